@@ -1,0 +1,5 @@
+"""`python -m merveil` is the `merveil` command."""
+
+from merveil.cli import main
+
+raise SystemExit(main())

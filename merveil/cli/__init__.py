@@ -1,0 +1,82 @@
+"""The `merveil` command: a thin shell, one verb a file, each imported only when it is called.
+
+A verb module has `HELP` (one line), `add_arguments(parser)` and `run(args) -> int`.
+Exit codes (DESIGN section 7): 0 ok, 1 run failed, 2 usage or bad input, 3 protocol abort, 4 audit lost,
+130 interrupted (resumable).
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+OK, FAILED, USAGE, ABORTED, AUDIT_LOST, INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+# verb -> (module under merveil.cli, help line); the module is imported when the verb is called.
+VERBS: dict[str, tuple[str, str]] = {}
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Print the one JSON object of a `--json` run on stdout; NaN is refused, since JSON has none."""
+    json.dump(value, sys.stdout, allow_nan=False)
+    sys.stdout.write("\n")
+
+
+def say(text: str) -> None:
+    """Progress and remarks go to stderr, so that stdout stays machine-readable."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def build_parser(verb: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="merveil", description=__doc__.splitlines()[0])
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    sub = parser.add_subparsers(dest="verb", metavar="VERB")
+    for name, (module, line) in VERBS.items():
+        child = sub.add_parser(name, help=line, description=line)
+        if name == verb:  # the others' options are not needed, so their modules stay unloaded
+            import_module(f"merveil.cli.{module}").add_arguments(child)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; every foreseen error becomes one line on stderr and an exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    verb = next((w for w in words if not w.startswith("-")), None)
+    args = build_parser(verb).parse_args(words)
+    if args.version:
+        from merveil import __version__
+
+        print(__version__)
+        return OK
+    if args.verb is None:
+        build_parser(None).print_help(sys.stderr)
+        return USAGE
+    return run_verb(args)
+
+
+def run_verb(args: argparse.Namespace) -> int:
+    from merveil.mer.errors import InputError
+    from merveil.protocols.errors import Aborted, LocalError, MerveilError
+
+    try:
+        return int(import_module(f"merveil.cli.{VERBS[args.verb][0]}").run(args))
+    except (InputError, LocalError) as error:
+        say(f"merveil {args.verb}: {error}")
+        return USAGE
+    except Aborted as error:
+        say(f"merveil {args.verb}: aborted: {error}")
+        return ABORTED
+    except MerveilError as error:
+        say(f"merveil {args.verb}: {error}")
+        return FAILED
+    except OSError as error:
+        say(f"merveil {args.verb}: {error.strerror or error}: {error.filename or ''}".rstrip(": "))
+        return FAILED
+    except ImportError as error:
+        say(f"merveil {args.verb}: {error}")
+        return FAILED
+    except KeyboardInterrupt:
+        say(f"merveil {args.verb}: interrupted")
+        return INTERRUPTED
