@@ -1,0 +1,151 @@
+"""What an attack is: a declared adversary, a guess made from a view, and a score made from the truth.
+
+Guarantees: an attack's `infer` gets a `View` (what its corrupted parties saw), a `Public` (what every party
+knows) and a generator, and nothing else; the truth is passed only to `score`, after the guess is fixed.
+A lint test holds the imports. Assumes: the view was cut from a recorded transcript by `Transcript.view`.
+"""
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+class Power(enum.Enum):
+    """What an adversary may do beyond running the protocol; DESIGN section 6, THREATS section 6."""
+
+    READ = "read what its parties receive"
+    DROP = "withhold frames"
+    DELAY = "delay frames"
+    REORDER = "reorder frames"
+    REPLAY = "send old frames again"
+    INJECT = "send frames of its own"
+    MODIFY = "change frames on the way"
+    FORK = "tell different parties different things"
+    RESTORE = "restore a party's earlier state"
+    CHOOSE_MODEL = "choose the model that clients train"
+    CHOOSE_PARAMS = "choose the parameters of the round"
+
+
+@dataclass(frozen=True, slots=True)
+class Adversary:
+    """Who is corrupted (0 is the server, clients start at 1) and what it may do. Data, not code."""
+
+    name: str
+    corrupted: frozenset[int]
+    powers: frozenset[Power]
+    knows: str  # in words: the side knowledge the attack assumes
+
+
+CURIOUS_SERVER = Adversary(
+    "curious server",
+    frozenset({0}),
+    frozenset({Power.READ}),
+    "the model before the round, the training recipe, and flow features of people outside the federation",
+)
+NETWORK = Adversary(
+    "network",
+    frozenset({0}),
+    frozenset({Power.READ, Power.MODIFY}),
+    "the frames on the wire",
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Public:
+    """What every party knows of a round: the task, the start model, the recipe and the published result.
+
+    start: float32 [P], the model before the round. lr: step of the clients' SGD; steps: how many of them,
+    on the full local batch. shape: (height, width, channels) of a raw feature image.
+    proxy_x [m,h,w,c], proxy_y [m]: features of people outside the federation.
+    challenge_x, challenge_y: records of which a membership attack is asked whether they took part.
+    aggregate: float64 [P], the published mean update, or None where no round result is known.
+    """
+
+    scheme: str
+    model: str
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    start: NDArray[np.float32]
+    lr: float
+    steps: int
+    clip: float
+    bits: int
+    max_weight: int
+    cohort: int
+    proxy_x: NDArray[Any]
+    proxy_y: NDArray[np.int64]
+    challenge_x: NDArray[Any] | None = None
+    challenge_y: NDArray[np.int64] | None = None
+    aggregate: Floats | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What an attack achieved, against chance.
+
+    score and chance are in the unit of `statistic`; larger is worse for the clients. ci95: two-sided 95 %
+    interval; strict: two-sided 99.8 % interval, which alone may call a claim broken (false alarm 1e-3).
+    n counts `unit`s, the independent things that were guessed. details: further named figures.
+    """
+
+    score: float
+    chance: float
+    ci95: tuple[float, float]
+    strict: tuple[float, float]
+    n: int
+    unit: str
+    statistic: str
+    details: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields that `docs/schemas/attack.json` lists."""
+        return {
+            "score": self.score,
+            "chance": self.chance,
+            "ci95": list(self.ci95),
+            "n": self.n,
+            "unit": self.unit,
+            "statistic": self.statistic,
+            "details": dict(self.details),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Thresholds fixed before any run. success: a control must reach it with its point score, and its
+    interval must exclude chance. harmless: the largest score that the word *protected* allows."""
+
+    success: float
+    harmless: float
+
+
+Infer = Callable[[Any, Public, np.random.Generator], Any]
+Score = Callable[[Any, Any, np.random.Generator], Finding]
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """One line of the catalogue: one module, one `ATTACK`.
+
+    infer(view, public, rng) -> guess; score(guess, truth, rng) -> Finding; setting names the scenario of
+    `attacks.scenario` that it is tried on. on_sum: it reads the published sum, so no exact secure
+    aggregation can stop it (a non-claim). plain_words: the question in a study coordinator's words.
+    """
+
+    id: str
+    title: str
+    plain_words: str
+    adversary: Adversary
+    setting: str
+    infer: Infer
+    score: Score
+    rule: Rule
+    source: str
+    on_sum: bool = False
