@@ -1,0 +1,1 @@
+"""The comparison report: collect the parts, write one HTML file, a JSON twin and a Markdown twin."""
