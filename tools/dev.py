@@ -69,9 +69,10 @@ def python_of(env: Path) -> Path:
 
 
 def inputs_digest(root: Path) -> str:
-    """SHA-256 over what decides the environment: dependencies, packages, pins, Python and place.
+    """SHA-256 over what decides the environment: dependencies, top folders, pins, Python and place.
 
-    Settings of tools in pyproject.toml do not count: editing a lint rule rebuilds nothing.
+    Settings of tools and the list of sub-packages do not count: the editable install finds a new
+    sub-package by itself, and editing a lint rule rebuilds nothing.
     """
     import tomllib
 
@@ -79,7 +80,7 @@ def inputs_digest(root: Path) -> str:
     parts = {
         "build": project["build-system"],
         "project": project["project"],
-        "setuptools": project["tool"]["setuptools"],
+        "folders": project["tool"]["setuptools"]["package-dir"],
         "pins": (root / "constraints.txt").read_text(encoding="utf-8"),
         "python": list(sys.version_info[:2]),
         "root": str(root),
