@@ -1,0 +1,195 @@
+"""A party's durable memory, kept outside its snapshots.
+
+A snapshot of a session lies in somebody else's store, so deleting or restoring it there must not let a party
+answer twice. The ledger is written, and synced, before the frame it covers leaves. It holds, per federation:
+the highest roster serial seen; per round the attempt and how far it went; the pair chains; the serial of the
+only acceptable snapshot; and the key that seals snapshots. Losing it means enrolling again. Restoring a whole
+machine to an earlier day is a declared non-claim.
+"""
+
+import enum
+import json
+from collections.abc import Mapping
+from typing import Protocol
+
+from merveil.protocols.errors import AbortCode, Aborted, LocalError
+from merveil.protocols.primitives.aead import NONCE, seal, unseal
+from merveil.protocols.rng import Rng, SystemRng
+
+
+class RoundState(enum.IntEnum):
+    """How far this party went in a round."""
+
+    ADVERTISED = 1
+    MASKED = 2
+    ANSWERED = 3
+
+
+class Store(Protocol):
+    """Durable bytes: `save` returns only when they would survive a crash."""
+
+    def load(self) -> bytes | None: ...
+
+    def save(self, data: bytes) -> None: ...
+
+
+class MemoryStore:
+    """For in-process runs and tests: it survives nothing."""
+
+    def __init__(self) -> None:
+        self._data: bytes | None = None
+
+    def load(self) -> bytes | None:
+        return self._data
+
+    def save(self, data: bytes) -> None:
+        self._data = data
+
+
+class Ledger:
+    """The rules over a Store. One object per party; the store is read once and written through."""
+
+    def __init__(self, store: Store | None = None, rng: Rng | None = None) -> None:
+        self._store: Store | None = store
+        self._rng = rng or SystemRng()
+        data = store.load() if store is not None else None
+        self._serials: dict[str, int] = {}
+        self._rounds: dict[str, tuple[int, int]] = {}  # "federation/round" -> (attempt, state)
+        self._snapshots: dict[str, int] = {}
+        self._chains: dict[str, tuple[int, bytes]] = {}  # "roster/peer" -> (round, chain key)
+        self._answered: dict[str, bytes] = {}  # federation -> bitmap of the last survivor set answered
+        self._key = self._rng.draw(32, "ledger/snapshot-key") if data is None else b""
+        if data is not None:
+            self._read(data)
+        elif store is not None:
+            self._write()
+
+    def __repr__(self) -> str:
+        return f"Ledger({len(self._rounds)} rounds)"
+
+    def _read(self, data: bytes) -> None:
+        try:
+            state = json.loads(data)
+            if state["format"] != 1:
+                raise ValueError(f"format {state['format']}")
+            self._serials = {str(k): int(v) for k, v in state["serials"].items()}
+            self._rounds = {str(k): (int(a), int(s)) for k, (a, s) in state["rounds"].items()}
+            self._snapshots = {str(k): int(v) for k, v in state["snapshots"].items()}
+            self._chains = {str(k): (int(r), bytes.fromhex(c)) for k, (r, c) in state["chains"].items()}
+            self._answered = {str(k): bytes.fromhex(v) for k, v in state["answered"].items()}
+            self._key = bytes.fromhex(state["key"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise LocalError(
+                f"the ledger is damaged ({error}): enrol again, do not restore a copy"
+            ) from error
+
+    def _write(self) -> None:
+        if self._store is None:
+            return
+        state = {
+            "format": 1,
+            "serials": self._serials,
+            "rounds": self._rounds,
+            "snapshots": self._snapshots,
+            "chains": {k: (r, c.hex()) for k, (r, c) in self._chains.items()},
+            "answered": {k: v.hex() for k, v in self._answered.items()},
+            "key": self._key.hex(),
+        }
+        self._store.save(json.dumps(state).encode())
+
+    # Rosters
+
+    def see_roster(self, federation: bytes, serial: int) -> None:
+        """Note a roster serial; aborts with STALE_ROSTER below the highest one seen."""
+        name = federation.hex()
+        highest = self._serials.get(name, 0)
+        if serial < highest:
+            raise Aborted(AbortCode.STALE_ROSTER, f"roster serial {serial}, but {highest} was seen already")
+        if serial > highest:
+            self._serials[name] = serial
+            self._write()
+
+    # Rounds
+
+    def open_round(self, federation: bytes, round_: int, attempt: int) -> None:
+        """Begin an attempt; aborts with ROUND_REUSED once this party has answered, or for a used attempt."""
+        name = f"{federation.hex()}/{round_}"
+        last, state = self._rounds.get(name, (0, 0))
+        if state == RoundState.ANSWERED:
+            raise Aborted(
+                AbortCode.ROUND_REUSED, f"round {round_} was answered in attempt {last}", released=True
+            )
+        if attempt <= last:
+            raise Aborted(AbortCode.ROUND_REUSED, f"attempt {attempt} of round {round_} was used already")
+        self._rounds[name] = (attempt, RoundState.ADVERTISED)
+        self._write()
+
+    def advance(self, federation: bytes, round_: int, attempt: int, state: RoundState) -> None:
+        """Record that the frame of `state` is about to leave; each state is reached once, in order."""
+        self._advance(federation, round_, attempt, state)
+        self._write()
+
+    def _advance(self, federation: bytes, round_: int, attempt: int, state: RoundState) -> None:
+        name = f"{federation.hex()}/{round_}"
+        last, reached = self._rounds.get(name, (0, 0))
+        if last != attempt or state <= reached:
+            released = reached == RoundState.ANSWERED
+            raise Aborted(
+                AbortCode.ROUND_REUSED, f"round {round_} already reached {state.name}", released=released
+            )
+        self._rounds[name] = (attempt, int(state))
+
+    def state(self, federation: bytes, round_: int) -> tuple[int, RoundState] | None:
+        """(attempt, state) of a round, or None."""
+        entry = self._rounds.get(f"{federation.hex()}/{round_}")
+        return None if entry is None else (entry[0], RoundState(entry[1]))
+
+    # Survivor sets
+
+    def last_answered(self, federation: bytes) -> bytes:
+        """Bitmap over roster indices of the last survivor set this party answered for; empty at first."""
+        return self._answered.get(federation.hex(), b"")
+
+    def answer(self, federation: bytes, round_: int, attempt: int, survivors: bytes) -> None:
+        """Record the one answer of a round together with its survivor bitmap."""
+        self._advance(federation, round_, attempt, RoundState.ANSWERED)
+        self._answered[federation.hex()] = survivors
+        self._write()
+
+    # Pair chains (DESIGN 3.1)
+
+    def chain(self, roster_hash: bytes, peer: int) -> tuple[int, bytes] | None:
+        """(round, chain key) of a pair, or None before the first round."""
+        return self._chains.get(f"{roster_hash.hex()}/{peer}")
+
+    def store_chains(self, roster_hash: bytes, round_: int, chains: Mapping[int, bytes]) -> None:
+        """Overwrite the pairs' chain keys with those for `round_`; the earlier values are gone."""
+        prefix = roster_hash.hex()
+        for peer, key in chains.items():
+            self._chains[f"{prefix}/{peer}"] = (round_, key)
+        self._write()
+
+    # Snapshots
+
+    def seal_snapshot(self, session: bytes, aad: bytes, plaintext: bytes) -> bytes:
+        """Seal a session's state as the only one that can be resumed. session: 32 bytes (the context)."""
+        name = session.hex()
+        serial = self._snapshots.get(name, 0) + 1
+        self._snapshots[name] = serial
+        self._write()
+        nonce = self._rng.draw(NONCE, "ledger/snapshot-nonce")
+        head = serial.to_bytes(8, "big") + session
+        return head + seal(self._key, nonce, plaintext, head + aad)
+
+    def take_snapshot(self, session: bytes, aad: bytes, blob: bytes) -> bytes:
+        """Open a snapshot, once. Aborts with STATE_ROLLBACK for any but the newest, or a foreign one."""
+        head, name = blob[:40], session.hex()
+        current = self._snapshots.get(name, 0)
+        if len(blob) < 40 or head[8:] != session or int.from_bytes(head[:8], "big") != current:
+            raise Aborted(AbortCode.STATE_ROLLBACK)
+        plaintext = unseal(self._key, blob[40:], head + aad)
+        if plaintext is None:
+            raise Aborted(AbortCode.STATE_ROLLBACK, "the snapshot was not sealed by this party's ledger")
+        self._snapshots[name] = current + 1
+        self._write()
+        return plaintext
