@@ -1,0 +1,72 @@
+"""Every recogniser by name. A further network is one file and one entry here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from merveil.mer.errors import InputError
+from merveil.mer.recipe import Recipe
+
+if TYPE_CHECKING:
+    from merveil.mer.models.stacked import StackedNet
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A recogniser: what it is, how big, where from, and how it is trained unless told otherwise."""
+
+    name: str
+    kind: str  # "network" or "closed-form"
+    source: str
+    help: str
+    parameters: Callable[[int, int, int, int], int]  # channels, height, width, classes -> trained numbers
+    module: str = ""  # holds make(shape, classes, options) -> StackedNet; imported when asked for
+    recipes: dict[str, Recipe] = field(default_factory=dict)  # "default" and named ones
+    options: tuple[str, ...] = ()  # what build() takes
+
+    def build(self, shape: tuple[int, int, int], classes: int, options: dict[str, Any]) -> "StackedNet":
+        """The stack of this network; shape is (height, width, channels)."""
+        if self.kind != "network":
+            raise InputError(f"{self.name} is solved in closed form; it is not a network to build")
+        net: StackedNet = import_module(self.module).make(shape, classes, options)
+        return net
+
+
+def _ststnet_size(channels: int, height: int, width: int, classes: int) -> int:
+    cells = ((height + 1) // 3 + 1) // 2 * (((width + 1) // 3 + 1) // 2)
+    return 16 * (9 * channels + 1) + 32 + classes * (16 * cells + 1)
+
+
+MODELS: dict[str, ModelInfo] = {
+    "ststnet": ModelInfo(
+        name="ststnet",
+        kind="network",
+        source="Liong et al., FG 2019; christy1206/STSTNet",
+        help="three shallow streams over [strain, v, u]; GroupNorm unless norm=batch",
+        parameters=_ststnet_size,
+        module="merveil.mer.models.ststnet",
+        recipes={
+            "default": Recipe(epochs=100, lr=1e-3, optimiser="adam", class_weights=True),
+            # The authors' PyTorch code: Adam 5e-5, batches of 256 in file order, 800 epochs, plain
+            # cross-entropy, last epoch, no selection. Use with norm=batch.
+            "published": Recipe(epochs=800, lr=5e-5, optimiser="adam", batch=256, shuffle=False),
+        },
+        options=("norm",),
+    ),
+}
+
+
+def get(name: str) -> ModelInfo:
+    """The entry of that name; InputError lists the known names."""
+    if name not in MODELS:
+        raise InputError(f"there is no model {name!r}; there are: {', '.join(sorted(MODELS))}")
+    return MODELS[name]
+
+
+def recipe_for(name: str, recipe: str = "default") -> Recipe:
+    """The frozen training recipe of a model; InputError for an unknown one."""
+    known = get(name).recipes
+    if recipe not in known:
+        raise InputError(f"{name} has no recipe {recipe!r}; it has: {', '.join(known) or 'none'}")
+    return known[recipe]

@@ -1,0 +1,54 @@
+"""How a network is trained: values that are frozen before a test fold is looked at. No torch here."""
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from merveil.mer.errors import InputError
+
+OPTIMISERS = ("adam", "adamw", "sgd")
+SCHEDULES = ("constant", "cosine")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Epochs over the training clips and the optimiser's settings.
+
+    batch: clips a step, None for all of them; shuffle: a new order each epoch (of no effect on full
+    batches); class_weights: each class weighs n/(k*n_c), from the training clips; schedule of the rate.
+    """
+
+    epochs: int
+    lr: float
+    optimiser: str = "adam"
+    batch: int | None = None
+    shuffle: bool = True
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    class_weights: bool = False
+    schedule: str = "constant"
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.lr <= 0 or self.weight_decay < 0:
+            raise InputError("a recipe needs epochs >= 1, lr > 0 and weight_decay >= 0")
+        if self.batch is not None and self.batch < 1:
+            raise InputError("a recipe's batch is at least 1 clip")
+        if not 0 <= self.label_smoothing < 1:
+            raise InputError("label_smoothing lies in [0, 1)")
+        if self.optimiser not in OPTIMISERS:
+            raise InputError(f"there is no optimiser {self.optimiser!r}; there are: {', '.join(OPTIMISERS)}")
+        if self.schedule not in SCHEDULES:
+            raise InputError(f"there is no schedule {self.schedule!r}; there are: {', '.join(SCHEDULES)}")
+
+    def steps(self, clips: int) -> int:
+        """Optimiser steps on that many training clips."""
+        return self.epochs * (1 if self.batch is None else -(-clips // self.batch))
+
+    def with_options(self, options: dict[str, Any]) -> tuple["Recipe", dict[str, Any]]:
+        """This recipe with the fields named in options replaced, and the options that are not fields."""
+        names = {f.name for f in fields(self)}
+        own = {k: v for k, v in options.items() if k in names}
+        return replace(self, **own), {k: v for k, v in options.items() if k not in names}
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for manifests and hashes."""
+        return asdict(self)

@@ -1,0 +1,209 @@
+"""Training a stack of models, each on its own clips, from its own coins.
+
+A model's result depends on its parameters, clips, seed and settings, and not on the other models of the
+stack beyond float rounding. Nothing here ever sees a clip or label that it should not learn from: the caller
+passes training clips only, and there is no evaluation, early stop or choice of epoch in this module.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from merveil.mer.coins import Coins, generator
+from merveil.mer.errors import InputError
+from merveil.mer.models.stacked import Floats, StackedNet
+from merveil.mer.optim import OptimiserState
+from merveil.mer.recipe import SCHEDULES
+
+Progress = Callable[[int, int], None]  # (steps done, steps in all)
+
+
+def set_threads(count: int = 1) -> None:
+    """Threads of one torch operation. Two on these tiny networks ran up to ten times slower than one."""
+    torch.set_num_threads(count)
+
+
+def workers() -> int:
+    """Threads over chunks of models: the processors of this process, at most OMP_NUM_THREADS if set."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(cores, int(limit)) if limit.isdigit() else cores)
+
+
+def train_stack(
+    net: StackedNet,
+    params: Floats,
+    x: Floats | torch.Tensor,
+    y: NDArray[np.int64],
+    *,
+    steps: int | Sequence[int],
+    lr: float,
+    seeds: Sequence[int],
+    rows: NDArray[np.int64] | None = None,
+    optimiser: str = "adam",
+    state: OptimiserState | None = None,
+    batch: int | None = None,
+    shuffle: bool = True,
+    class_weight: NDArray[np.floating] | None = None,
+    label_smoothing: float = 0.0,
+    weight_decay: float = 0.0,
+    schedule: str = "constant",
+    prox_mu: float = 0.0,
+    anchor: Floats | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Floats:
+    """Take `steps` optimiser steps with each of M models; returns new params float32 [M, size].
+
+    params: float32 [M, size], left as they are.
+    x, y: either one set of clips shared by all, x [n,...] and y [n], with rows int64 [M,B] saying which of
+      them each model learns from (-1 = padding, at the end of a row); or one batch a model, x [M,B,...] and
+      y [M,B] with -1 on padding, and rows None. Prefer the first: it copies no clip. x is `net.prepare`d.
+    steps: optimiser steps, one number or one a model; a model without clips, or with 0 steps, stays.
+    seeds: one a model; order and dropout come from (seed, step), nothing else.
+    state: moments and step counts, carried on in place from where they are; fresh if None. The schedule
+      "cosine" runs over the steps of this call.
+    batch: clips a step (None: all); the last batch of an epoch is what is left over, as torch's DataLoader.
+    class_weight: [M,K] or None; the loss is the weighted mean of torch's CrossEntropyLoss.
+    prox_mu, anchor: FedProx, adds mu/2 * |parameters - anchor|^2 (Li et al. 2020); anchor [M,size].
+    Raises InputError for shapes or settings that do not fit.
+    """
+    set_threads(1)
+    pool, labels, rows = _shared_form(net, params, x, y, rows, seeds)
+    if schedule not in SCHEDULES:
+        raise InputError(f"there is no schedule {schedule!r}; there are: {', '.join(SCHEDULES)}")
+    if prox_mu and anchor is None:
+        raise InputError("prox_mu needs the anchor that the models are held near")
+    values = torch.from_numpy(np.array(params, np.float32))
+    own = values[:, : net.trainable]
+    state = state or OptimiserState.fresh(optimiser, len(params), net.trainable)
+    counts = (rows >= 0).sum(1)
+    budget = np.where(counts > 0, np.broadcast_to(steps, (len(params),)), 0).astype(np.int64)
+    weights = np.ones((len(params), net.classes)) if class_weight is None else np.asarray(class_weight)
+    centre = None if anchor is None else torch.from_numpy(np.array(anchor[:, : net.trainable], np.float32))
+    order = _Order(rows, counts, seeds, batch, shuffle)
+    total = int(budget.max(initial=0))
+    for step in range(total):
+        chosen = order.at(state.steps, step < budget)
+        targets = _targets(labels, chosen, weights, label_smoothing)
+        coins = Coins(seeds, state.steps.tolist())
+        found = net.gradients(values, pool, chosen, targets, coins, threads or workers())
+        grad = found.value
+        if prox_mu and centre is not None:
+            grad = grad.add(own - centre, alpha=prox_mu)
+        decay = _factor(schedule, step, budget)
+        state.step(own, grad, np.where(step < budget, lr * decay, 0.0), weight_decay)
+        live = torch.from_numpy(step < budget)[:, None]
+        values[:, net.trainable :] = torch.where(live, found.buffers, values[:, net.trainable :])
+        if progress is not None:
+            progress(step + 1, total)
+    return values.numpy()
+
+
+def predict_stack(
+    net: StackedNet, params: Floats, x: Floats | torch.Tensor, threads: int | None = None
+) -> NDArray[np.float64]:
+    """Class probabilities float64 [M,n,K] of params [M,size] on prepared clips x [n,...]."""
+    set_threads(1)
+    found = net.predict(
+        torch.from_numpy(np.array(params, np.float32)), torch.as_tensor(x), threads or workers()
+    )
+    return found.numpy().astype(np.float64)
+
+
+def balanced_weights(labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+    """n / (k * n_c) for the k classes present, 0 for an absent one: float64 [classes]."""
+    counts = np.bincount(labels, minlength=classes)
+    present = np.count_nonzero(counts)
+    return np.where(counts > 0, len(labels) / (max(present, 1) * np.maximum(counts, 1)), 0.0)
+
+
+def _shared_form(
+    net: StackedNet,
+    params: Floats,
+    x: Floats | torch.Tensor,
+    y: NDArray[np.int64],
+    rows: NDArray[np.int64] | None,
+    seeds: Sequence[int],
+) -> tuple[torch.Tensor, NDArray[np.int64], NDArray[np.int64]]:
+    """Both forms of input as (x [n,...], y [n], rows [M,B]), checked."""
+    if params.ndim != 2 or params.shape[1] != net.size:
+        raise InputError(f"{net.name} models are vectors of {net.size}, not {params.shape}")
+    if len(seeds) != len(params):
+        raise InputError(f"{len(params)} models need as many seeds, not {len(seeds)}")
+    pool, labels = torch.as_tensor(x), np.asarray(y)
+    if rows is None:
+        if labels.ndim != 2 or pool.shape[:2] != labels.shape or len(labels) != len(params):
+            raise InputError("without rows, x is [models, clips, ...] and y is [models, clips]")
+        index = np.arange(labels.size).reshape(labels.shape)
+        rows = np.where(labels >= 0, index, -1)
+        pool, labels = pool.flatten(0, 1), labels.ravel()
+    rows = np.asarray(rows, np.int64)
+    if len(pool) != len(labels) or len(rows) != len(params):
+        raise InputError("x and y differ in clips, or rows and params in models")
+    if (np.diff((rows >= 0).astype(np.int8), axis=1) > 0).any():
+        raise InputError("padding stands at the end of a model's clips")
+    used = labels[rows[rows >= 0]]
+    if used.size and (used.min() < 0 or used.max() >= net.classes):
+        raise InputError(f"labels lie in 0..{net.classes - 1}")
+    return pool, labels, rows
+
+
+class _Order:
+    """Which clips each model sees at its next step: a function of its seed and step count."""
+
+    def __init__(
+        self,
+        rows: NDArray[np.int64],
+        counts: NDArray[np.int64],
+        seeds: Sequence[int],
+        batch: int | None,
+        shuffle: bool,
+    ) -> None:
+        self.rows, self.counts, self.seeds = rows, counts, seeds
+        self.batch, self.shuffle = batch, shuffle
+        self.epochs: dict[int, tuple[int, NDArray[np.int64]]] = {}
+
+    def at(self, steps: NDArray[np.int64], live: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """int64 [M, <=batch], -1 = padding; a model that is not live has padding only."""
+        if self.batch is None:
+            return np.where(live[:, None], self.rows, -1)
+        chosen = np.full((len(self.rows), min(self.batch, self.rows.shape[1])), -1)
+        for i in np.flatnonzero(live & (self.counts > 0)):
+            epoch, part = divmod(int(steps[i]), -(-int(self.counts[i]) // self.batch))
+            picked = self._epoch(i, epoch)[part * self.batch : (part + 1) * self.batch]
+            chosen[i, : picked.size] = picked
+        return chosen
+
+    def _epoch(self, i: int, epoch: int) -> NDArray[np.int64]:
+        mine = self.rows[i, : self.counts[i]]
+        if not self.shuffle:
+            return mine
+        if i not in self.epochs or self.epochs[i][0] != epoch:
+            order = generator(self.seeds[i], "order", epoch).permutation(mine.size)
+            self.epochs[i] = (epoch, mine[order])
+        return self.epochs[i][1]
+
+
+def _targets(
+    labels: NDArray[np.int64], rows: NDArray[np.int64], weights: NDArray[np.floating], smoothing: float
+) -> torch.Tensor:
+    """float32 [M,B,K]: what -log p of each class weighs, so that the sum is torch's weighted mean loss."""
+    real = rows >= 0
+    truth = np.where(real, labels[np.maximum(rows, 0)], 0)
+    classes = weights.shape[1]
+    spread = np.full((*rows.shape, classes), smoothing / classes)
+    np.put_along_axis(spread, truth[..., None], 1 - smoothing + smoothing / classes, -1)
+    total = np.where(real, np.take_along_axis(weights, truth, 1), 0).sum(1)
+    scaled = spread * weights[:, None] * real[..., None] / np.where(total > 0, total, 1)[:, None, None]
+    return torch.from_numpy(scaled.astype(np.float32))
+
+
+def _factor(schedule: str, step: int, budget: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The schedule's share of the rate at this step, for each model."""
+    if schedule == "constant":
+        return np.ones(len(budget))
+    return 0.5 * (1 + np.cos(np.pi * np.minimum(step / np.maximum(budget, 1), 1)))
