@@ -6,7 +6,9 @@ passes training clips only, and there is no evaluation, early stop or choice of 
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -31,6 +33,17 @@ def workers() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = os.environ.get("OMP_NUM_THREADS", "")
     return max(1, min(cores, int(limit)) if limit.isdigit() else cores)
+
+
+@contextmanager
+def crew(threads: int | None = None) -> Iterator[Executor | None]:
+    """The threads that share a stack's chunks of models; None where one is enough. Default: `workers()`."""
+    count = threads or workers()
+    if count == 1:
+        yield None
+        return
+    with ThreadPoolExecutor(count) as team:
+        yield team
 
 
 def train_stack(
@@ -86,20 +99,21 @@ def train_stack(
     centre = None if anchor is None else torch.from_numpy(np.array(anchor[:, : net.trainable], np.float32))
     order = _Order(rows, counts, seeds, batch, shuffle)
     total = int(budget.max(initial=0))
-    for step in range(total):
-        chosen = order.at(state.steps, step < budget)
-        targets = _targets(labels, chosen, weights, label_smoothing)
-        coins = Coins(seeds, state.steps.tolist())
-        found = net.gradients(values, pool, chosen, targets, coins, threads or workers())
-        grad = found.value
-        if prox_mu and centre is not None:
-            grad = grad.add(own - centre, alpha=prox_mu)
-        decay = _factor(schedule, step, budget)
-        state.step(own, grad, np.where(step < budget, lr * decay, 0.0), weight_decay)
-        live = torch.from_numpy(step < budget)[:, None]
-        values[:, net.trainable :] = torch.where(live, found.buffers, values[:, net.trainable :])
-        if progress is not None:
-            progress(step + 1, total)
+    with crew(threads) as team:
+        for step in range(total):
+            chosen = order.at(state.steps, step < budget)
+            targets = _targets(labels, chosen, weights, label_smoothing)
+            coins = Coins(seeds, state.steps.tolist())
+            found = net.gradients(values, pool, chosen, targets, coins, team)
+            grad = found.value
+            if prox_mu and centre is not None:
+                grad = grad.add(own - centre, alpha=prox_mu)
+            decay = _factor(schedule, step, budget)
+            state.step(own, grad, np.where(step < budget, lr * decay, 0.0), weight_decay)
+            live = torch.from_numpy(step < budget)[:, None]
+            values[:, net.trainable :] = torch.where(live, found.buffers, values[:, net.trainable :])
+            if progress is not None:
+                progress(step + 1, total)
     return values.numpy()
 
 
@@ -108,9 +122,8 @@ def predict_stack(
 ) -> NDArray[np.float64]:
     """Class probabilities float64 [M,n,K] of params [M,size] on prepared clips x [n,...]."""
     set_threads(1)
-    found = net.predict(
-        torch.from_numpy(np.array(params, np.float32)), torch.as_tensor(x), threads or workers()
-    )
+    with crew(threads) as team:
+        found = net.predict(torch.from_numpy(np.array(params, np.float32)), torch.as_tensor(x), team)
     return found.numpy().astype(np.float64)
 
 

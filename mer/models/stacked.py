@@ -9,6 +9,7 @@ network; a single model is a stack of one. A model's vector is its parameters in
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,13 +80,13 @@ class StackedNet(ABC):
         rows: NDArray[np.int64],
         targets: torch.Tensor,
         coins: Coins | None,
-        threads: int = 1,
+        pool: Executor | None = None,
     ) -> Gradient:
         """Gradient of -sum(targets * log_softmax(logits)) for each model, by autograd.
 
         x [n,...] holds every clip once; model i is trained on x[rows[i]], rows int64 [M,B], -1 = padding at
         the end of a row; targets [M,B,K] carry labels, class weights and the division by the batch, and are
-        zero on padding. Subclasses may override this with arithmetic of their own.
+        zero on padding. Subclasses may override this with arithmetic of their own. pool: threads to run on.
         """
         if self.buffers:
             raise NotImplementedError("a network with buffers brings its own gradients")
@@ -96,7 +97,7 @@ class StackedNet(ABC):
         (value,) = torch.autograd.grad(loss.sum(), leaf)
         return Gradient(value, loss.detach(), params[:, self.trainable :])
 
-    def predict(self, params: torch.Tensor, x: torch.Tensor, threads: int = 1) -> torch.Tensor:
+    def predict(self, params: torch.Tensor, x: torch.Tensor, pool: Executor | None = None) -> torch.Tensor:
         """Class probabilities [M,n,K] of every model on every clip of x [n,...]."""
         with torch.no_grad():
             return torch.softmax(self.logits(params, x, train=False), -1)

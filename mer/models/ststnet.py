@@ -12,6 +12,7 @@ neither share nor hide. Input is 0-255 unscaled, as published.
 """
 
 import math
+from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from numpy.typing import NDArray
 
 from merveil.mer.coins import Coins, generator
 from merveil.mer.errors import InputError
-from merveil.mer.models.stacked import Floats, StackedNet, no_more
+from merveil.mer.models import ststnet_kernel
+from merveil.mer.models.stacked import Floats, Gradient, StackedNet, no_more
 from merveil.mer.models.windows import Windows
 
 STREAMS = (3, 5, 8)  # filters of the three streams
@@ -34,6 +36,7 @@ class STSTNet(StackedNet):
     """The stack; `norm` is "group" (default) or "batch" (as published)."""
 
     name = "ststnet"
+    eps, momentum = EPS, MOMENTUM
 
     def __init__(self, shape: tuple[int, int, int], classes: int, norm: str = "group") -> None:
         if norm not in ("group", "batch"):
@@ -87,8 +90,7 @@ class STSTNet(StackedNet):
         self, params: torch.Tensor, x: torch.Tensor, *, train: bool, generator: Coins | None = None
     ) -> torch.Tensor:
         """See StackedNet.logits; x is prepared columns or 0-255 images."""
-        if x.shape[-3:] == self.shape:
-            x = self.windows.columns(x)
+        x = self._columns(x)
         parts, models = self.views(params), params.shape[0]
         if x.ndim == 3:
             x = x.expand(models, *x.shape)
@@ -103,6 +105,26 @@ class STSTNet(StackedNet):
             best = best * torch.from_numpy(keep) * 2
         flat = (best @ self.windows.average).flatten(2)
         return torch.baddbmm(parts["fc.bias"][:, None], flat, parts["fc.weight"].transpose(1, 2))
+
+    def gradients(
+        self,
+        params: torch.Tensor,
+        x: torch.Tensor,
+        rows: NDArray[np.int64],
+        targets: torch.Tensor,
+        coins: Coins | None,
+        pool: Executor | None = None,
+    ) -> Gradient:
+        """See StackedNet.gradients: by hand, equal to autograd on `logits` up to rounding."""
+        return ststnet_kernel.gradients(self, params, self._columns(x), rows, targets, coins, pool)
+
+    def predict(self, params: torch.Tensor, x: torch.Tensor, pool: Executor | None = None) -> torch.Tensor:
+        """See StackedNet.predict."""
+        return ststnet_kernel.predict(self, params, self._columns(x), pool)
+
+    def _columns(self, x: torch.Tensor) -> torch.Tensor:
+        """Prepared columns as they are, 0-255 images laid out."""
+        return self.windows.columns(x) if x.shape[-3:] == self.shape else x
 
     def filters(self, params: torch.Tensor) -> torch.Tensor:
         """The three streams' filters with their biases as one matrix a model: [M, 16, 9c+1]."""
