@@ -152,7 +152,7 @@ def build(digest: str) -> None:
     shutil.rmtree(BUILDING, ignore_errors=True)
     check_disk(shutil.disk_usage(ROOT).free)
     began = time.monotonic()
-    say(f"building {VENV.name} for {sys.version.split()[0]} (a download of up to 4 GB; minutes, once)")
+    say(f"building {VENV.name} for {sys.version.split()[0]} (minutes, once; README says how much is downloaded)")
     run([sys.executable, "-m", "venv", "--prompt", FACADE, str(BUILDING)], "creating the environment")
     pip = [str(python_of(BUILDING)), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     pip += ["-c", "constraints.txt"]
