@@ -163,14 +163,14 @@ def save_archive(
 
 def _arrays(data: bytes) -> tuple[dict[str, Any], list[str]]:
     """The known arrays of an .npz and the names of the others; no object array is ever unpickled."""
+    if not data.startswith(b"PK"):
+        single = data.startswith(b"\x93NUMPY")
+        what = "empty" if not data else "a single .npy array" if single else "another format"
+        raise InputError(f"not an .npz archive ({what}); `merveil prepare` writes one")
     try:
         loaded = np.load(io.BytesIO(data), allow_pickle=False)
     except DAMAGED as error:
-        raise InputError(
-            f"not a readable .npz archive (damaged, truncated or another format): {error}"
-        ) from error
-    if not isinstance(loaded, np.lib.npyio.NpzFile):
-        raise InputError("a single .npy array, not an .npz archive; write one with `merveil prepare`")
+        raise InputError(f"a damaged or truncated .npz archive: {error}") from error
     with loaded:
         missing = [key for key in NEEDED if key not in loaded.files]
         if missing:
