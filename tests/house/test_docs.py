@@ -1,0 +1,69 @@
+"""What the documentation says can be done, can: its links lead somewhere and its examples run.
+
+The schemes that the README calls present are those of the registry; docs/cli.md has every verb and no other.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from merveil.cli import VERBS
+from merveil.protocols.registry import names
+
+ROOT = Path(__file__).resolve().parents[2]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+ROW = re.compile(r"^\| `([a-z+]+)` \|.*\| (yes|not yet) \|$", re.MULTILINE)
+
+
+def pages() -> list[Path]:
+    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def dead_links(text: str, folder: Path) -> list[str]:
+    """Relative links whose file does not exist; addresses elsewhere and anchors are not looked up."""
+    targets = [link.split("#")[0] for link in LINK.findall(text) if "://" not in link]
+    return [target for target in targets if target and not (folder / target).exists()]
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page: Path) -> None:
+    assert dead_links(page.read_text(encoding="utf-8"), page.parent) == []
+
+
+def test_a_dead_link_is_found(tmp_path: Path) -> None:
+    text = "[a](gone.md#top) [b](https://example.org/x) [c](#here)"
+    assert dead_links(text, tmp_path) == ["gone.md"]
+
+
+EXAMPLES = [
+    pytest.param(block, id=f"{page.name}-{i}")
+    for page in [ROOT / "README.md", ROOT / "docs" / "drop-in.md"]
+    for i, block in enumerate(BLOCK.findall(page.read_text(encoding="utf-8")))
+]
+
+
+@pytest.mark.parametrize("block", EXAMPLES)
+def test_examples_run_as_they_are_printed(block: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip(), "an example shows something"
+
+
+def test_readme_has_an_example() -> None:
+    assert any(p.id and p.id.startswith("README") for p in EXAMPLES)
+
+
+def test_readme_names_the_schemes_that_exist() -> None:
+    rows = dict(ROW.findall((ROOT / "README.md").read_text(encoding="utf-8")))
+    assert {name for name, state in rows.items() if state == "yes"} == set(names())
+
+
+def test_command_line_page_has_every_verb_and_no_other() -> None:
+    text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^## merveil ([a-z-]+)$", text, re.MULTILINE)) == set(VERBS)
