@@ -1,0 +1,243 @@
+"""The in-process engine: rounds of local training, aggregation through a scheme, and a server step.
+
+Guarantee: what a server gets from its clients crosses as frames of the scheme's sessions: the sum of the
+updates with their hidden clip counts, and once the sum of the class counts. Losses, labels and single
+counts do not cross, so the reports here have none. All coins come from the training seed, so one seed gives
+bit-identical models under all exact schemes, and a resumed run continues bit for bit.
+
+Several federated runs (the folds of an evaluation) go side by side: their clients share stacks, and each
+run has its own aggregator, roster and ledgers.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from merveil.fl import coins
+from merveil.fl.aggregator import Aggregate, SecureAggregator
+from merveil.fl.clients import Client, class_counts
+from merveil.fl.local import Job, LocalTrainer
+from merveil.fl.options import TrainOptions
+from merveil.fl.strategy import ServerState
+from merveil.fl.update import Layout
+from merveil.mer.errors import InputError
+from merveil.mer.models.registry import get
+from merveil.mer.models.stacked import StackedNet, build
+from merveil.protocols.errors import LocalError
+from merveil.protocols.registry import get as get_scheme
+
+if TYPE_CHECKING:
+    from merveil.mer.data.archive import Archive
+
+# The class counts travel on a grid of 1/256 up to 32,768, so an exact scheme gives exact sums, and the
+# bound says nothing about the data.
+COUNT_BITS = 24
+COUNT_CLIP = ((1 << (COUNT_BITS - 1)) - 1) / 256
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One federation: a label for its coins, and its clients in a fixed order."""
+
+    label: str
+    clients: tuple[Client, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """Everything the servers hold after `rounds` rounds; the k-th entry is the k-th run's.
+
+    params: float64 [runs, P]. moments: the strategy's. counts: clips of each class over all clients of a
+    run, float64 [runs, K], from the secure sum; zeros where class weights are off.
+    """
+
+    rounds: int
+    params: NDArray[np.float64]
+    moments: tuple[ServerState, ...]
+    counts: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Report:
+    """One round of one run, as the server knows it; `cut` is known to the clients and to this driver only.
+
+    survivors: clients in the mean. uplink_bytes: of all clients together. cut: share of the survivors'
+    coordinates that met the update clip. norm: of the mean update.
+    """
+
+    round: int
+    clients: int
+    survivors: int
+    uplink_bytes: int
+    cut: float
+    norm: float
+
+
+class Federation:
+    """Runs that share an archive and options. InputError: no clients, or too few for the scheme."""
+
+    def __init__(
+        self, archive: "Archive", runs: Sequence[Run], options: TrainOptions, *, record: bool = False
+    ) -> None:
+        for run in runs:
+            check_cohort(options.scheme, options.clients, len(run.clients), run.label)
+        height, width, channels = archive.x.shape[1:]
+        self.archive, self.runs, self.options = archive, tuple(runs), options
+        self.net = federated_net(options, (height, width, channels), len(archive.classes))
+        self.layout = Layout.of(self.net.layout)
+        self.prepared = self.net.prepare(archive.x)
+        self.jobs = [Job(k, run.label, client) for k, run in enumerate(runs) for client in run.clients]
+        self._trainer = LocalTrainer(self.net, self.prepared, archive.y, self.jobs, options)
+        self._strategy = options.server()
+        self._aggregators = [self._aggregator(record) for _ in runs]
+        self.last: list[Aggregate] = []
+
+    def start(self) -> State:
+        """Initial models and the secure class counts: the state before round 0."""
+        seeds = [coins.derive(self.options.seed, "init", run.label) for run in self.runs]
+        params = np.stack([self.net.init(seed).astype(np.float64) for seed in seeds])
+        moments = tuple(self._strategy.start(self.layout.size) for _ in self.runs)
+        counts = np.zeros((len(self.runs), len(self.archive.classes)))
+        if self.options.class_weights:
+            counts = np.stack([self._secure_counts(run) for run in self.runs])
+        return State(0, params, moments, counts)
+
+    def advance(self, state: State) -> tuple[State, list[Report]]:
+        """One round of every run. Raises Aborted where a scheme gives no sum, LocalError for a high cut."""
+        round_ = state.rounds
+        shared = state.params.astype(np.float32)
+        updates = self._trainer.updates(shared, self.class_weights(state), round_)
+        self.last = [
+            self._aggregate(k, [u for u, job in zip(updates, self.jobs) if job.run == k], shared[k], round_)
+            for k in range(len(self.runs))
+        ]
+        params, moments = np.empty_like(state.params), []
+        for k, mean in enumerate(self.last):
+            params[k], moment = self._strategy.step(state.params[k], mean.value, state.moments[k], round_)
+            moments.append(moment)
+        reports = [self._report(k, round_) for k in range(len(self.runs))]
+        return State(round_ + 1, params, tuple(moments), state.counts), reports
+
+    def class_weights(self, state: State) -> NDArray[np.float64]:
+        """n / (k * n_c) over the k classes that a run's clients have, 0 for an absent one: [runs, K]."""
+        if not self.options.class_weights:
+            return np.ones_like(state.counts)
+        present = np.maximum((state.counts > 0).sum(1, keepdims=True), 1)
+        total = state.counts.sum(1, keepdims=True)
+        return np.where(state.counts > 0, total / (present * np.maximum(state.counts, 1)), 0.0)
+
+    def weight(self, client: Client) -> int:
+        """The integer with which a client weighs: its clips, capped by the public bound."""
+        cap = self.options.max_weight
+        return min(client.clips, cap) if cap else client.clips
+
+    def _aggregator(self, record: bool) -> SecureAggregator:
+        options = self.options
+        return SecureAggregator(
+            options.scheme,
+            clip=options.update_clip,
+            bits=options.bits,
+            max_weight=options.max_weight or None,
+            max_cut=options.max_cut,
+            record=record,
+        )
+
+    def _aggregate(
+        self, k: int, updates: list[NDArray[np.float64]], shared: NDArray[np.float32], round_: int
+    ) -> Aggregate:
+        run, seed = self.runs[k], self.options.seed
+        model = hashlib.sha256(self.layout.sha256.encode() + shared.tobytes()).digest()
+        size = self.layout.size
+        try:
+            return self._aggregators[k].mean(
+                updates,
+                weights=[self.weight(client) for client in run.clients],
+                drop=self._dropped(run, round_),
+                coins=[coins.rounding(seed, size, run.label, round_, c.name) for c in run.clients],
+                model_hash=model,
+            )
+        except LocalError as error:
+            where = f"round {round_ + 1}{f' of {run.label}' if run.label else ''}"
+            told = LocalError(f"{where}: {error}")
+            told.code = error.code
+            raise told from error
+
+    def _dropped(self, run: Run, round_: int) -> dict[int, str]:
+        """Simulated failures: who is silent in this round from the first phase on."""
+        if not self.options.drop_rate:
+            return {}
+        first = get_scheme(self.options.scheme).phases[0].value
+        drawn = coins.stream(self.options.seed, "drop", run.label, round_).random(len(run.clients))
+        return dict.fromkeys(np.flatnonzero(drawn < self.options.drop_rate).tolist(), first)
+
+    def _secure_counts(self, run: Run) -> NDArray[np.float64]:
+        """Clips of each class over all clients, by one sum through the scheme."""
+        largest = max(client.clips for client in run.clients)
+        if largest > COUNT_CLIP:
+            raise InputError(
+                f"a client with {largest} clips exceeds the {int(COUNT_CLIP)} that can be counted"
+            )
+        counter = SecureAggregator(self.options.scheme, clip=COUNT_CLIP, bits=COUNT_BITS)
+        found = counter.mean([class_counts(self.archive, client) for client in run.clients])
+        return np.rint(found.value * len(found.survivors))
+
+    def _report(self, k: int, round_: int) -> Report:
+        mean = self.last[k]
+        return Report(
+            round=round_,
+            clients=len(self.runs[k].clients),
+            survivors=len(mean.survivors),
+            uplink_bytes=sum(mean.uplink_bytes),
+            cut=mean.cut,
+            norm=float(np.linalg.norm(mean.value)),
+        )
+
+
+def federated_net(options: TrainOptions, shape: tuple[int, int, int], classes: int) -> StackedNet:
+    """The network to federate. InputError: not a network, or one that keeps batch statistics."""
+    if get(options.model).kind != "network":
+        raise InputError(f"{options.model} is not trained by rounds; federated training needs a network")
+    net = build(options.model, shape[2], shape[0], shape[1], classes, **options.model_options)
+    if net.buffers:
+        raise InputError(
+            f"{options.model} with {dict(options.model_options)} keeps batch statistics, which a client of "
+            "a few clips can neither share nor hide: use norm=group"
+        )
+    return net
+
+
+def check_cohort(scheme: str, rule: str, clients: int, label: str = "") -> None:
+    """InputError unless the scheme takes this many clients. LocalError: unknown scheme."""
+    from merveil.protocols.policy import Policy
+
+    where = f"fold {label} leaves" if label else f"--clients {rule} gives"
+    if clients == 0:
+        raise InputError(f"{where} no client with a clip to train on")
+    entry = get_scheme(scheme)
+    try:
+        params = entry.params(clients, 1)
+        small = params.corrupt > 0 and params.honest < Policy(anchor=bytes(32)).min_honest
+    except LocalError as error:
+        raise InputError(f"{where} {clients} clients, and {scheme} refuses that: {error}{_ADVICE}") from error
+    if small:
+        raise InputError(f"{where} {clients} clients: too few for {scheme} to hide one in the sum{_ADVICE}")
+
+
+_ADVICE = "; take more clients (--clients subject or site:K), or --scheme plain, which hides nothing"
+
+
+def guarantee(scheme: str, clients: int) -> str:
+    """What the server learns, in one sentence, from the scheme's own parameters."""
+    params = get_scheme(scheme).params(clients, 1)
+    if params.honest == 0:
+        return "none: the server reads every client's update and clip count"
+    graph = f"{params.neighbours} neighbours" if params.neighbours else "complete graph"
+    return (
+        f"the server gets sums over at least {params.honest} honest clients; threshold {params.threshold}, "
+        f"{params.corrupt} colluding clients tolerated of {clients}, {graph}; in process all keys are in one "
+        "hand, so this run shows cost and correctness and protects nobody"
+    )
