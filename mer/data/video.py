@@ -1,0 +1,133 @@
+"""Read one clip, a video file or a folder of numbered frames, as grey frames; or say what is wrong."""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from merveil.mer.errors import InputError
+from merveil.mer.features.opencv import opencv
+
+VIDEOS = (".mp4", ".avi", ".mkv")
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+MAX_FRAMES = 3000
+MAX_BYTES = 2**30  # of grey frames in memory
+IGNORED = ("thumbs.db", "desktop.ini")
+
+Gray = NDArray[np.uint8]
+
+
+def visible(folder: Path) -> list[Path]:
+    """Entries of a folder by name, without hidden files and those that desktops leave behind."""
+    entries = (p for p in folder.iterdir() if not p.name.startswith(".") and p.name.lower() not in IGNORED)
+    return sorted(entries)
+
+
+def frame_paths(folder: Path) -> list[Path]:
+    """The numbered frames of a folder in numeric order (2 before 10): the last number in each name counts."""
+    numbered: dict[int, Path] = {}
+    for path in visible(folder):
+        if path.suffix.lower() not in PICTURES or not path.is_file():
+            raise InputError(
+                f"{path} is not a frame: a frame folder holds numbered {', '.join(PICTURES)} only"
+            )
+        numbers = re.findall(r"\d+", path.stem)
+        if not numbers:
+            raise InputError(f"{path} has no number in its name, so its place in the clip is unknown")
+        number = int(numbers[-1])
+        if number in numbered:
+            raise InputError(f"{path} and {numbered[number].name} are both frame number {number}")
+        numbered[number] = path
+    if not numbered:
+        raise InputError(f"{folder} holds no frames: give a folder of numbered pictures or a video file")
+    return [numbered[number] for number in sorted(numbered)]
+
+
+def read_clip(path: str | Path) -> Gray:
+    """All frames of a clip, grey uint8 [t, h, w], t >= 2.
+
+    InputError: missing, empty, unreadable or truncated file, unknown kind, one frame only, frames of
+    different sizes, or more than 3000 frames or 1 GiB (cut the clip to the expression first).
+    """
+    file = Path(path)
+    if file.is_dir():
+        frames = _read_folder(file)
+    elif not file.exists():
+        raise InputError(f"{file}: no such file or folder")
+    elif file.suffix.lower() not in VIDEOS:
+        raise InputError(f"{file} is not a clip: use {', '.join(VIDEOS)}, or a folder of numbered frames")
+    else:
+        frames = _read_video(file)
+    if len(frames) < 2:
+        raise InputError(f"{file} has only one frame: movement needs at least two")
+    return np.stack(frames)
+
+
+def _read_folder(folder: Path) -> list[Gray]:
+    cv2 = opencv()
+    frames: list[Gray] = []
+    paths = frame_paths(folder)
+    for path in paths:
+        data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+        frame = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
+        if frame is None:
+            raise InputError(f"{path} is {'empty' if not data.size else 'not a readable picture'}")
+        _append(frames, frame, f"{path}")
+    return frames
+
+
+def _append(frames: list[Gray], frame: Gray, name: str) -> None:
+    if frames and frame.shape != frames[0].shape:
+        raise InputError(
+            f"{name} is {frame.shape[1]}x{frame.shape[0]} px, and the first frame of its clip is "
+            f"{frames[0].shape[1]}x{frames[0].shape[0]}: all frames of a clip must have one size"
+        )
+    if len(frames) >= MAX_FRAMES or (len(frames) + 1) * frame.size > MAX_BYTES:
+        raise InputError(f"{name}: more than {MAX_FRAMES} frames or 1 GiB: cut the clip to the expression")
+    frames.append(frame)
+
+
+def _read_video(file: Path) -> list[Gray]:
+    cv2 = opencv()
+    if file.stat().st_size == 0:
+        raise InputError(f"{file} is empty (0 bytes)")
+    with file.open("rb"):  # an unreadable file is the system's error, not a bad video
+        pass
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # we say what is wrong, once
+    capture = cv2.VideoCapture(str(file))
+    try:
+        if not capture.isOpened():
+            raise InputError(f"{file} cannot be opened as a video: damaged, truncated or not a video")
+        promised = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        frames = _decode(capture, str(file))
+    finally:
+        capture.release()
+        cv2.utils.logging.setLogLevel(level)
+    if not frames:
+        raise InputError(f"{file} holds no frame that can be decoded: damaged or truncated")
+    if promised > len(frames) + 1:  # one is the rounding of containers that store only a duration
+        raise InputError(f"{file} is truncated or damaged: {len(frames)} of {promised} frames can be decoded")
+    return frames
+
+
+def _decode(capture: Any, name: str) -> list[Gray]:
+    cv2 = opencv()
+    frames: list[Gray] = []
+    while True:
+        good, frame = capture.read()
+        if not good:
+            return frames
+        _append(frames, cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), f"{name}, frame {len(frames)}")
+
+
+def content_hash(path: str | Path) -> str:
+    """SHA-256 over a clip's bytes; for a folder over the frames in numeric order, names left out."""
+    file = Path(path)
+    digest = hashlib.sha256()
+    for part in frame_paths(file) if file.is_dir() else [file]:
+        digest.update(hashlib.sha256(part.read_bytes()).digest())
+    return digest.hexdigest()
