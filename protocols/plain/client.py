@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from merveil.protocols.codec import Codes, check_codes
-from merveil.protocols.errors import LocalError, RemoteError
+from merveil.protocols.errors import Aborted, RemoteError, SessionSpent
 from merveil.protocols.frame import Frame, malformed
 from merveil.protocols.ledger import RoundState
 from merveil.protocols.machine import Event, step
@@ -14,6 +14,8 @@ SUITE = 0
 TABLE = {
     (Phase.IDLE, Event.START): Phase.SUBMIT,
     (Phase.SUBMIT, Event.FINISH): Phase.DONE,
+    (Phase.IDLE, Event.FAIL): Phase.ABORTED,
+    (Phase.SUBMIT, Event.FAIL): Phase.ABORTED,
     (Phase.IDLE, Event.SUSPEND): Phase.SUSPENDED,
     (Phase.SUBMIT, Event.SUSPEND): Phase.SUSPENDED,
 }
@@ -21,7 +23,7 @@ _NONCE = 32
 
 
 class PlainClient:
-    """IDLE -> SUBMIT -> DONE."""
+    """IDLE -> SUBMIT -> DONE | ABORTED."""
 
     def __init__(self, seat: Seat, snapshot: bytes | None = None) -> None:
         self._seat = seat
@@ -40,7 +42,11 @@ class PlainClient:
     def start(self) -> Sequence[Frame]:
         after = step(TABLE, SPENT, self._phase, Event.START)
         context = self._seat.context
-        self._seat.ledger.open_round(context.federation, context.round, context.attempt)
+        try:
+            self._seat.ledger.open_round(context.federation, context.round, context.attempt)
+        except Aborted:
+            self._go(Event.FAIL)
+            raise
         self._phase = after
         return ()
 
@@ -53,24 +59,28 @@ class PlainClient:
         body = encode_vector(seat.params, context, nonce, codes)
         frame = Frame(SUITE, VECTOR, context.digest[:16], seat.index, 0, body)
         frame = frame.signed(seat.identity.sign_key, context.digest)
-        seat.ledger.advance(context.federation, context.round, context.attempt, RoundState.ANSWERED)
+        try:
+            seat.ledger.advance(context.federation, context.round, context.attempt, RoundState.ANSWERED)
+        except Aborted:
+            self._go(Event.FAIL)
+            raise
         self._phase = after
         return (frame,)
 
     def receive(self, sender: int, data: bytes) -> Sequence[Frame]:
         """No frame is ever due here: everything is a RemoteError naming its sender."""
+        if self._phase is Phase.SUSPENDED:
+            raise SessionSpent("the session was suspended: resume its snapshot")
         if sender != 0:
             raise RemoteError("a client hears only the server", (sender,))
         raise malformed("no frame is due in this scheme", sender)
 
     def suspend(self) -> bytes:
-        if self._phase not in (Phase.IDLE, Phase.SUBMIT):
-            raise LocalError(f"nothing to suspend in phase {self._phase.name}")
-        phase = self._phase
+        phase, after = self._phase, step(TABLE, SPENT, self._phase, Event.SUSPEND)
         blob = self._seat.ledger.seal_snapshot(
             self._seat.context.digest, _aad(self._seat), phase.value.encode()
         )
-        self._go(Event.SUSPEND)
+        self._phase = after
         return blob
 
 

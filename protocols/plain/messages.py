@@ -36,3 +36,10 @@ def decode_vector(params: Params, body: bytes, sender: int) -> tuple[bytes, byte
     values = codes[: params.dim]
     values[values >= params.modulus // 2] -= params.modulus
     return nonce, fingerprint, codes
+
+
+def peek_fingerprint(body: bytes, sender: int) -> bytes:
+    """The context fingerprint of a body that may belong to other parameters."""
+    reader = Reader(body, sender)
+    reader.take(NONCE)
+    return reader.take(FINGERPRINT)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from merveil.protocols.codec import check_codes, check_sum
-from merveil.protocols.errors import AbortCode, Aborted, LocalError, RemoteError
+from merveil.protocols.errors import AbortCode, Aborted, LocalError, RemoteError, SessionSpent
 from merveil.protocols.frame import Frame
 from merveil.protocols.machine import Event, step
 from merveil.protocols.plain.client import SUITE
-from merveil.protocols.plain.messages import VECTOR, body_size, decode_vector
+from merveil.protocols.plain.messages import VECTOR, body_size, decode_vector, peek_fingerprint
 from merveil.protocols.session import SPENT, Desk, Outcome, Phase
 from merveil.protocols.snapshot import pack_fields, unpack_fields
 
@@ -48,6 +48,8 @@ class PlainServer:
         """Verify and add one vector. A fault that its sender signed excludes the sender."""
         if self._phase is Phase.IDLE:
             raise LocalError("start the session first")
+        if self._phase is Phase.SUSPENDED:
+            raise SessionSpent("the session was suspended: resume its snapshot")
         if sender not in self._cohort:
             raise RemoteError(f"{sender} is not in this cohort", (sender,), AbortCode.ROSTER_MISMATCH)
         params, context = self._desk.params, self._desk.context
@@ -69,8 +71,7 @@ class PlainServer:
         return ()
 
     def _foreign(self, sender: int, frame: Frame) -> Sequence[Frame]:
-        _, fingerprint, _ = decode_vector(self._desk.params, frame.body, sender)
-        code = self._desk.context.difference(fingerprint) or AbortCode.STALE_KEY
+        code = self._desk.context.difference(peek_fingerprint(frame.body, sender)) or AbortCode.STALE_KEY
         raise RemoteError(f"{sender} is in another context", (sender,), code)
 
     def _again(self, sender: int, digest: bytes) -> Sequence[Frame]:
@@ -105,7 +106,11 @@ class PlainServer:
                 self.excluded,
                 released=bool(self._seen),
             )
-        check_sum(params, self._total, len(self._seen))
+        try:
+            check_sum(params, self._total, len(self._seen))
+        except Aborted:
+            self._phase = step(TABLE, SPENT, self._phase, Event.FAIL)
+            raise
         self._phase = after
         return ()
 
@@ -127,6 +132,11 @@ class PlainServer:
         if context != self._desk.context.digest or len(total) != 8 * self._total.size:
             raise Aborted(AbortCode.STATE_ROLLBACK, "the snapshot belongs to another session")
         self._total = np.frombuffer(total, dtype="<i8").astype(np.int64)
-        self._seen = dict(struct.iter_unpack(">H32s", seen))
-        self.excluded = {i: AbortCode[c.decode().strip()] for i, c in struct.iter_unpack(">H32s", gone)}
+        try:
+            self._seen = dict(struct.iter_unpack(">H32s", seen))
+            self.excluded = {i: AbortCode[c.decode().strip()] for i, c in struct.iter_unpack(">H32s", gone)}
+        except (struct.error, KeyError, UnicodeDecodeError) as error:
+            raise Aborted(AbortCode.STATE_ROLLBACK, "the snapshot is damaged") from error
+        if not (self._seen.keys() | self.excluded.keys()) <= self._cohort:
+            raise Aborted(AbortCode.STATE_ROLLBACK, "the snapshot names clients of another cohort")
         self._phase = Phase.SUBMIT
