@@ -48,9 +48,9 @@ class Dice:
 class Faults:
     """Probabilities of what goes wrong.
 
-    Per message: drop, delay (moved behind others, or behind the end of its phase), duplicate, reorder (another
-    waiting message overtakes it), tamper (see `damage`), replay (an earlier message of any attempt or round
-    is delivered again). Per call of a client: crash (with none, some or all of its frames sent), sleep
+    Per message: drop, delay (moved behind others, or behind the end of its phase), duplicate, reorder
+    (another waiting message overtakes it), tamper (see `damage`), replay (an earlier message of any attempt
+    or round is delivered again). Per call of a client: crash (with none, some or all of its frames sent), sleep
     (suspend; it is resumed when something arrives for it). Per write of a client's ledger: torn (the machine
     stops just before, or just after, the write is durable). Per resume: rollback (an older snapshot is tried
     first; it must be refused). Per crash: revive (the client tries its old snapshots, which must be refused,
