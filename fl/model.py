@@ -52,6 +52,11 @@ class LoadedModel:
         return np.asarray(found[0], dtype=np.float64)
 
 
+def model_bytes(layout: Layout, params: NDArray[np.generic]) -> bytes:
+    """The content of model.safetensors: the same bytes for the same float32 parameters."""
+    return bytes(need("safetensors.numpy", "mer").save(layout.unflatten(params)))
+
+
 def save_model(
     folder: Path,
     *,
@@ -64,7 +69,7 @@ def save_model(
     trained: Mapping[str, Any],
 ) -> str:
     """Write model.safetensors, then model.json; returns the SHA-256 of the tensors' file."""
-    data = need("safetensors.numpy", "mer").save(layout.unflatten(params))
+    data = model_bytes(layout, params)
     digest = sha256(data)
     write_bytes(folder / TENSORS, data)
     head = {

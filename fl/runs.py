@@ -71,12 +71,10 @@ def opened(path: Path, *, resume: bool = False, force: bool = False) -> Iterator
     InputError: the folder exists and neither resume nor force is given; resume without a run in it; force
     on a folder that is not a run's; another process works in it. OSError: it cannot be written.
     """
-    if resume and force:
-        raise InputError("--resume and --force contradict each other: go on, or start over")
-    _check_target(path, resume, force)
+    check_target(path, resume, force)
     path.mkdir(parents=True, exist_ok=True)
     with _locked(path):
-        _check_target(path, resume, force)  # again, now that no other process can change it
+        check_target(path, resume, force)  # again, now that no other process can change it
         if force:
             _clear(path)
         for left in path.glob(f".*{TEMPORARY}"):  # of a process that was killed while writing
@@ -110,7 +108,10 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _check_target(path: Path, resume: bool, force: bool) -> None:
+def check_target(path: Path, resume: bool, force: bool) -> None:
+    """InputError where a run may not be written to `path` (see `opened`)."""
+    if resume and force:
+        raise InputError("--resume and --force contradict each other: go on, or start over")
     if path.exists() and not path.is_dir():
         raise InputError(f"--out {path} is a file, not a folder")
     inside = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
@@ -127,6 +128,8 @@ def _clear(path: Path) -> None:
     checkpoint.clean(path / CHECKPOINTS)
     for name in FILES:
         (path / name).unlink(missing_ok=True)
+    for events in (path / "tensorboard").glob("events.out.tfevents.*"):
+        events.unlink()
 
 
 @contextlib.contextmanager

@@ -15,7 +15,10 @@ from typing import Any
 OK, FAILED, USAGE, ABORTED, AUDIT_LOST, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 # verb -> (module under merveil.cli, help line); the module is imported when the verb is called.
-VERBS: dict[str, tuple[str, str]] = {}
+VERBS: dict[str, tuple[str, str]] = {
+    "train": ("train", "one federated training into a run folder, checkpointed and resumable"),
+    "reproduce": ("reproduce", "repeat a run from its manifest and compare"),
+}
 
 
 def print_json(value: Mapping[str, Any]) -> None:

@@ -1,0 +1,106 @@
+"""Honest federated scores: one federation a fold, without the held-out people, predicted once at the end.
+
+Guarantee: a fold's clients hold training clips only, the number of rounds is fixed before the first one, and
+no prediction is made before the last round of all folds: nothing is chosen by what is held out.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from merveil.fl.clients import parse_clients, partition
+from merveil.fl.options import TrainOptions, resolve
+from merveil.mer.data.splits import check_disjoint
+
+if TYPE_CHECKING:
+    from merveil.fl.driver import Federation, Report, State
+    from merveil.mer.data.archive import Archive
+    from merveil.mer.data.splits import Fold
+
+Progress = Callable[[int, int], None]  # (rounds done, rounds in all)
+
+
+@dataclass(frozen=True, eq=False)
+class FederatedRun:
+    """probabilities: float64 [n, K], row i by a model that never saw the person of clip i. info: figures."""
+
+    probabilities: NDArray[np.float64]
+    info: dict[str, Any]
+
+
+def federated_predictions(
+    archive: "Archive",
+    folds: Sequence["Fold"],
+    *,
+    model: str = "ststnet",
+    scheme: str = "plain",
+    clients: str = "subject",
+    rounds: int | None = None,
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> FederatedRun:
+    """Train one federation a fold through `scheme` and predict every held-out clip once.
+
+    rounds: None takes the frozen number of model and strategy. options: further fields of TrainOptions.
+    Rows of clips that no fold holds out are NaN. InputError: options, too few clients for the scheme, a
+    person on both sides of a fold. Aborted: a round gave no sum.
+    """
+    from merveil.fl.driver import Federation, Run
+
+    own: dict[str, Any] = {"model": model, "scheme": scheme, "clients": clients, "seed": seed}
+    chosen = resolve(options or {}, own, {} if rounds is None else {"rounds": rounds})
+    rule = parse_clients(chosen.clients)
+    for fold in folds:
+        check_disjoint(archive, fold)
+    runs = [Run(fold.name, partition(archive, rule, fold.train)) for fold in folds]
+    federation = Federation(archive, runs, chosen)
+    state, reports = federation.start(), list[list["Report"]]()
+    for done in range(1, chosen.rounds + 1):
+        state, report = federation.advance(state)
+        reports.append(report)
+        if progress is not None:
+            progress(done, chosen.rounds)
+    info = _info(chosen, federation, reports, len(partition(archive, rule)))
+    return FederatedRun(_predict(archive, folds, federation, state), info)
+
+
+def _predict(
+    archive: "Archive", folds: Sequence["Fold"], federation: "Federation", state: "State"
+) -> NDArray[np.float64]:
+    from merveil.mer.train import predict_stack
+
+    found = np.full((archive.n, len(archive.classes)), np.nan)
+    params = state.params.astype(np.float32)
+    for k, fold in enumerate(folds):
+        held_out = federation.prepared[fold.test]
+        found[fold.test] = predict_stack(federation.net, params[k : k + 1], held_out)[0]
+    return found
+
+
+def _info(
+    options: TrainOptions, federation: "Federation", reports: Sequence[Sequence["Report"]], clients: int
+) -> dict[str, Any]:
+    """What a result file says about its training. Bytes are of one client in one round, over all folds."""
+    from merveil.fl.driver import guarantee
+
+    flat = [report for round_ in reports for report in round_]
+    present = [len(run.clients) for run in federation.runs]
+    return {
+        "clients": clients,
+        "client_rule": options.clients,
+        "clients_in_a_fold": [min(present), max(present)],
+        "rounds": options.rounds,
+        "strategy": options.strategy,
+        "parameters": federation.layout.size,
+        "uplink_bytes_per_client": round(sum(r.uplink_bytes for r in flat) / sum(r.survivors for r in flat)),
+        "update_clip": options.update_clip,
+        "cut": float(np.mean([report.cut for report in flat])),
+        "drop_rate": options.drop_rate,
+        "guarantee": guarantee(options.scheme, min(present)),
+        "options": options.as_dict(),
+        "options_sha256": options.sha256,
+    }

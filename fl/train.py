@@ -1,0 +1,287 @@
+"""One federated training into a run folder: checkpoints, metrics, resume, the finished model.
+
+Guarantee: the folder is always either resumable or finished. A checkpoint holds the whole state of the
+server, and all coins are functions of (seed, round, client), so a run that was killed and resumed ends in
+the same bytes as one that was not.
+"""
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from merveil.fl import checkpoint
+from merveil.fl.checkpoint import Checkpoint
+from merveil.fl.clients import parse_clients, partition
+from merveil.fl.driver import Federation, Report, Run, State, guarantee
+from merveil.fl.files import sha256
+from merveil.fl.model import model_bytes, save_model
+from merveil.fl.options import TrainOptions, config_toml, read_config, resolve
+from merveil.fl.runs import RunFolder, RunLog, opened, read_manifest, read_metrics, versions
+from merveil.fl.strategy import ServerState
+from merveil.mer.data.archive import Archive
+from merveil.mer.errors import InputError
+from merveil.mer.extras import need
+
+RUNNING, FINISHED = "running", "finished"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a run goes, and how an existing folder is treated."""
+
+    path: Path
+    resume: bool = False
+    force: bool = False
+    tensorboard: bool = False
+
+
+def stored_options(path: Path) -> tuple[str, dict[str, Any]]:
+    """Data source and options that a run folder was made with."""
+    read_manifest(path)
+    values = read_config(path / "config.toml")
+    return str(values.pop("data", "")), values
+
+
+def train(
+    archive: Archive, source: str, options: TrainOptions, target: Target, log: RunLog
+) -> dict[str, Any]:
+    """Run, or go on with, one federated training; returns the JSON object of `merveil train`.
+
+    source: how the user named the data; it goes into config.toml. InputError: options, folder, or a resume
+    with other data or options. OSError: the folder cannot be written; what was saved before stays good.
+    KeyboardInterrupt passes through after the finished rounds are saved.
+    """
+    started = time.perf_counter()
+    with opened(target.path, resume=target.resume, force=target.force) as folder:
+        log.file = folder.path / "log.txt"
+        before = _check_same(folder, archive, options) if target.resume else None
+        federation = _federation(archive, options)
+        if before is None:
+            values = {"data": source, **options.as_dict()}
+            folder.write_config(config_toml(values))
+        elif before["status"] == FINISHED:
+            log.info(f"{folder.path} is finished already")
+            return _result(folder, options, federation, started)
+        manifest = _manifest(archive, source, options, federation)
+        folder.write_manifest({**manifest, "status": RUNNING})
+        state = _start(folder, federation, manifest, log)
+        with _tensorboard(folder, target.tensorboard, state.rounds) as board:
+            state = _rounds(folder, federation, state, manifest, log, board)
+        _finish(folder, archive, options, federation, state, manifest)
+        return _result(folder, options, federation, started)
+
+
+def retrained_sha256(archive: Archive, options: TrainOptions, log: RunLog) -> str:
+    """Train from the start without a folder; the SHA-256 that its model.safetensors would have."""
+    federation = _federation(archive, options)
+    state = federation.start()
+    while state.rounds < options.rounds:
+        state, reports = federation.advance(state)
+        _tell(log, reports[0], options.rounds)
+    return sha256(model_bytes(federation.layout, state.params[0]))
+
+
+def _federation(archive: Archive, options: TrainOptions) -> Federation:
+    return Federation(archive, [Run("", partition(archive, parse_clients(options.clients)))], options)
+
+
+def _check_same(folder: RunFolder, archive: Archive, options: TrainOptions) -> dict[str, Any]:
+    """The manifest of the run to go on with. InputError where data or options are not the same."""
+    manifest = folder.manifest()
+    if manifest["data"]["sha256"] != archive.sha256:
+        raise InputError(
+            f"{folder.path} was trained on other data than these; it cannot be resumed with them"
+        )
+    if manifest["config_sha256"] != options.sha256:
+        _, values = stored_options(folder.path)
+        stored, asked = resolve(values).as_dict(), options.as_dict()
+        changed = [name for name, value in asked.items() if stored[name] != value]
+        raise InputError(
+            f"{folder.path} was trained with another {', '.join(changed)}: resume without changing it, or "
+            "start over with --force"
+        )
+    return manifest
+
+
+def _manifest(archive: Archive, source: str, options: TrainOptions, federation: Federation) -> dict[str, Any]:
+    clients = len(federation.runs[0].clients)
+    return {
+        "versions": versions(),
+        "data": {
+            "source": source,
+            "sha256": archive.sha256,
+            "clips": archive.n,
+            "persons": len(archive.persons()),
+            "classes": list(archive.classes),
+        },
+        "config_sha256": options.sha256,
+        "layout_sha256": federation.layout.sha256,
+        "seeds": {"training": options.seed},
+        "model": options.model,
+        "scheme": options.scheme,
+        "guarantee": guarantee(options.scheme, clients),
+        "clients": clients,
+        "rounds": options.rounds,
+    }
+
+
+def _identity(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """What a checkpoint must share with the run that loads it."""
+    return {
+        "options": manifest["config_sha256"],
+        "data": manifest["data"]["sha256"],
+        "layout": manifest["layout_sha256"],
+    }
+
+
+def _start(folder: RunFolder, federation: Federation, manifest: Mapping[str, Any], log: RunLog) -> State:
+    """The state to go on from: the newest whole checkpoint, else a fresh start."""
+    found, passed = checkpoint.newest(folder.checkpoints, _identity(manifest))
+    for reason in passed:
+        log.warn(f"passed over a damaged checkpoint: {reason}")
+    folder.keep_metrics(0 if found is None else found.rounds)
+    if found is not None:
+        log.info(f"resumed after round {found.rounds}")
+        return _unpacked(found)
+    log.info(
+        f"{manifest['clients']} clients, {manifest['data']['clips']} clips, "
+        f"{federation.layout.size} parameters, scheme {manifest['scheme']}; "
+        f"guarantee: {manifest['guarantee']}"
+    )
+    return federation.start()
+
+
+def _rounds(
+    folder: RunFolder,
+    federation: Federation,
+    state: State,
+    manifest: Mapping[str, Any],
+    log: RunLog,
+    board: Any,
+) -> State:
+    """All rounds that are left; an interrupt saves the finished ones and says how to resume."""
+    options, saved = federation.options, state.rounds
+    try:
+        while state.rounds < options.rounds:
+            began = time.perf_counter()
+            state, reports = federation.advance(state)
+            line = {**asdict(reports[0]), "seconds": round(time.perf_counter() - began, 4)}
+            folder.add_metrics(line)
+            _tell(log, reports[0], options.rounds)
+            if board is not None:
+                for name in ("survivors", "uplink_bytes", "cut", "norm"):
+                    board.add_scalar(name, line[name], state.rounds)
+            if state.rounds % options.checkpoint_every == 0 or state.rounds == options.rounds:
+                checkpoint.save(folder.checkpoints, _packed(state, manifest))
+                saved = state.rounds
+    except KeyboardInterrupt:
+        if state.rounds > saved:
+            checkpoint.save(folder.checkpoints, _packed(state, manifest))
+        log.warn(
+            f"interrupted after round {state.rounds} of {options.rounds}; "
+            f"go on with: merveil train --resume --out {folder.path}"
+        )
+        raise
+    return state
+
+
+def _finish(
+    folder: RunFolder,
+    archive: Archive,
+    options: TrainOptions,
+    federation: Federation,
+    state: State,
+    manifest: Mapping[str, Any],
+) -> None:
+    height, width, channels = archive.x.shape[1:]
+    digest = save_model(
+        folder.path,
+        name=options.model,
+        options=options.model_options,
+        layout=federation.layout,
+        params=state.params[0],
+        shape=(height, width, channels),
+        meta=archive.meta,
+        trained={
+            "rounds": state.rounds,
+            "scheme": options.scheme,
+            "seed": options.seed,
+            "config_sha256": options.sha256,
+            "data_sha256": archive.sha256,
+        },
+    )
+    folder.write_manifest({**manifest, "status": FINISHED, "model_sha256": digest})
+
+
+def _result(
+    folder: RunFolder, options: TrainOptions, federation: Federation, started: float
+) -> dict[str, Any]:
+    manifest, lines = folder.manifest(), read_metrics(folder.path)
+    return {
+        "run": str(folder.path),
+        "model": options.model,
+        "parameters": federation.layout.size,
+        "scheme": options.scheme,
+        "strategy": options.strategy,
+        "clients": manifest["clients"],
+        "client_rule": options.clients,
+        "rounds": options.rounds,
+        "seed": options.seed,
+        "guarantee": manifest["guarantee"],
+        "survivors": [min(line["survivors"] for line in lines), max(line["survivors"] for line in lines)],
+        "uplink_bytes": sum(line["uplink_bytes"] for line in lines),
+        "update_clip": options.update_clip,
+        "cut": float(np.mean([line["cut"] for line in lines])),
+        "data_sha256": manifest["data"]["sha256"],
+        "config_sha256": manifest["config_sha256"],
+        "model_sha256": manifest["model_sha256"],
+        "versions": manifest["versions"],
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+
+
+def _tell(log: RunLog, report: Report, rounds: int) -> None:
+    done = report.round + 1
+    text = (
+        f"round {done}/{rounds}: {report.survivors} of {report.clients} clients, "
+        f"{report.uplink_bytes / 1000:.1f} kB up, mean update {report.norm:.3g}"
+    )
+    every = max(1, rounds // 20)
+    (log.info if done % every == 0 or done in (1, rounds) else log.detail)(text, **asdict(report))
+
+
+def _packed(state: State, manifest: Mapping[str, Any]) -> Checkpoint:
+    tensors = {
+        "params": state.params[0],
+        "first": state.moments[0].first,
+        "second": state.moments[0].second,
+        "counts": state.counts[0],
+    }
+    return Checkpoint(state.rounds, tensors, _identity(manifest))
+
+
+def _unpacked(point: Checkpoint) -> State:
+    tensors = point.tensors
+    moments = ServerState(tensors["first"], tensors["second"])
+    return State(point.rounds, tensors["params"][None], (moments,), tensors["counts"][None])
+
+
+@contextlib.contextmanager
+def _tensorboard(folder: RunFolder, wanted: bool, rounds: int) -> Iterator[Any]:
+    """A SummaryWriter in RUN/tensorboard, or None. ImportError names the extra."""
+    if not wanted:
+        yield None
+        return
+    need("tensorboard", "tensorboard")
+    writer = need("torch.utils.tensorboard", "mer").SummaryWriter(
+        str(folder.path / "tensorboard"), purge_step=rounds + 1 if rounds else None
+    )
+    try:
+        yield writer
+    finally:
+        writer.close()
