@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from merveil.protocols.errors import AbortCode, Aborted, LocalError, RemoteError
 from merveil.protocols.frame import Reader
+from merveil.protocols.primitives import sign as signing
 from merveil.protocols.primitives.agreement import agree, is_low_order, public_bytes
 from merveil.protocols.primitives.kdf import derive_key, equal, hash_fields
 from merveil.protocols.primitives.sign import SIGNATURE, sign, verify
@@ -76,7 +77,7 @@ class Identity:
 
 
 def _checked_name(name: str) -> str:
-    if not 1 <= len(name.encode()) <= 64 or not name.isprintable():
+    if not name.isprintable() or not 1 <= len(name.encode()) <= 64:  # printable text has no lone surrogates
         raise LocalError(f"a member's name has 1 to 64 printable bytes of UTF-8, not {name!r}")
     return name
 
@@ -123,7 +124,7 @@ class Coordinator:
         proof, signature = reader.take(32), reader.take(SIGNATURE)
         reader.end()
         entry = member.encode()
-        if is_low_order(member.agree_key):
+        if is_low_order(member.agree_key) or signing.is_low_order(member.sign_key):
             raise RemoteError(f"{member.name}: key of low order", (0,), AbortCode.BAD_KEY)
         secret = agree(self.agree_key, member.agree_key, 0)
         expected = derive_key(secret, self.federation, _POSSESSION, entry)
@@ -148,8 +149,10 @@ class Coordinator:
         """
         beacon = (rng or SystemRng()).draw(32, "coordinator/beacon")
         _check_members(members)
-        if not 0 <= not_before < expires < 2**63 or not 1 <= serial < 2**32 or max_rounds < 1:
-            raise LocalError("a roster needs a serial >= 1, not_before < expires and max_rounds >= 1")
+        if not 0 <= not_before < expires < 2**63 or not (1 <= serial < 2**32 and 1 <= max_rounds < 2**32):
+            raise LocalError(
+                "a roster needs serial and max_rounds from 1 to 2^32 - 1, and not_before < expires"
+            )
         body = b"".join(
             (
                 b"MVRO\x01",
@@ -174,7 +177,8 @@ def _check_members(members: Sequence[Member]) -> None:
         if len({getattr(m, what) for m in members}) != len(members):
             raise LocalError(f"two roster members share one {what}", AbortCode.BAD_KEY)
     for m in members:
-        if is_low_order(m.agree_key):
+        _checked_name(m.name)
+        if is_low_order(m.agree_key) or signing.is_low_order(m.sign_key):
             raise LocalError(f"{m.name}: key of low order", AbortCode.BAD_KEY)
 
 

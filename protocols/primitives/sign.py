@@ -9,6 +9,10 @@ from merveil.protocols.primitives.kdf import encode_fields
 
 SIGNATURE = 64
 PUBLIC_KEY = 32
+_P = 2**255 - 19
+# y of the points whose order divides 8 (RFC 8032's curve): 1, -1, 0, and +-y8 with y8 of order 8
+_Y8 = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
+_LOW_ORDER = frozenset((0, 1, _P - 1, _Y8, _P - _Y8))
 
 
 @lru_cache(maxsize=65536)
@@ -30,3 +34,9 @@ def verify(key: bytes, signature: bytes, purpose: str, *fields: bytes) -> bool:
     except (InvalidSignature, ValueError):  # ValueError: bytes that are no curve point
         return False
     return True
+
+
+def is_low_order(key: bytes) -> bool:
+    """Whether a public key is of small order, under which anyone can sign, or is no canonical encoding."""
+    y = int.from_bytes(key, "little") & (2**255 - 1)
+    return len(key) != PUBLIC_KEY or y >= _P or y in _LOW_ORDER
