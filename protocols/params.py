@@ -13,6 +13,7 @@ from merveil.protocols.errors import AbortCode, LocalError
 
 _MAX_DIM = 2**31
 _MAX_MODULUS_BITS = 62
+_MAX_CLIP = 1e100
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,17 @@ class Params:
     neighbours: int = 0
 
     def __post_init__(self) -> None:
+        self._canonical()
         if not (1 <= self.cohort <= 65_535 and 1 <= self.dim < _MAX_DIM):
             raise LocalError(
                 f"cohort 1..65535 and dim 1..2^31, not {self.cohort} and {self.dim}", AbortCode.SHAPE_MISMATCH
             )
         if not 4 <= self.bits <= 40:
             raise LocalError(f"bits from 4 to 40, not {self.bits}", AbortCode.INPUT_RANGE)
-        if not (np.isfinite(self.clip) and self.clip > 0):
-            raise LocalError(f"clip must be a positive number, not {self.clip}", AbortCode.INPUT_RANGE)
+        if (
+            not 1 / _MAX_CLIP <= self.clip <= _MAX_CLIP
+        ):  # NaN fails too; beyond, steps would over- or underflow
+            raise LocalError(f"clip lies between 1e-100 and 1e100, not {self.clip}", AbortCode.INPUT_RANGE)
         if self.max_weight < 1:
             raise LocalError(f"max_weight must be at least 1, not {self.max_weight}", AbortCode.INPUT_RANGE)
         if not (1 <= self.threshold <= self.cohort and 0 <= self.corrupt < self.cohort):
@@ -65,6 +69,21 @@ class Params:
                 "bits: raise bits or lower max_weight",
                 AbortCode.MODULUS_TOO_SMALL,
             )
+
+    def _canonical(self) -> None:
+        """Python integers and a float, whatever numbers the caller had: equal parameters encode alike."""
+        if not isinstance(self.scheme, str) or not self.scheme.isprintable() or not self.scheme:
+            raise LocalError(f"a scheme's name is printable text, not {self.scheme!r}", AbortCode.INPUT_RANGE)
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.name in ("scheme", "clip"):
+                continue
+            if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+                raise LocalError(f"{f.name} is an integer, not {value!r}", AbortCode.INPUT_RANGE)
+            object.__setattr__(self, f.name, int(value))
+        if isinstance(self.clip, bool) or not isinstance(self.clip, (int, float, np.integer, np.floating)):
+            raise LocalError(f"clip is a number, not {self.clip!r}", AbortCode.INPUT_RANGE)
+        object.__setattr__(self, "clip", float(self.clip))
 
     @property
     def levels(self) -> int:
