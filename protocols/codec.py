@@ -58,6 +58,9 @@ class Codec:
 
     def _steps(self, update: Floats, weight: int) -> Floats:
         p = self._params
+        if not isinstance(update, np.ndarray) or update.dtype.kind != "f":
+            found = update.dtype if isinstance(update, np.ndarray) else type(update).__name__
+            raise LocalError(f"an update is an array of floats, not {found}", AbortCode.SHAPE_MISMATCH)
         if update.shape != (p.dim,):
             raise LocalError(f"update of shape {update.shape}, expected ({p.dim},)", AbortCode.SHAPE_MISMATCH)
         if not isinstance(weight, (int, np.integer)) or isinstance(weight, bool):
@@ -86,11 +89,9 @@ class Codec:
 
 def check_codes(params: Params, codes: Codes) -> None:
     """Refuse a vector that no codec of these parameters makes: SHAPE_MISMATCH or INPUT_RANGE."""
-    if codes.shape != (params.size,) or codes.dtype != np.int64:
-        raise LocalError(
-            f"codes are int64 of shape ({params.size},), not {codes.dtype} {codes.shape}",
-            AbortCode.SHAPE_MISMATCH,
-        )
+    if not isinstance(codes, np.ndarray) or codes.shape != (params.size,) or codes.dtype != np.int64:
+        found = f"{codes.dtype} {codes.shape}" if isinstance(codes, np.ndarray) else type(codes).__name__
+        raise LocalError(f"codes are int64 of shape ({params.size},), not {found}", AbortCode.SHAPE_MISMATCH)
     values = codes[: params.dim]
     if values.max() > params.levels or values.min() < -params.levels:
         raise LocalError(f"a code exceeds the {params.levels} levels", AbortCode.INPUT_RANGE)
