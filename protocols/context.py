@@ -66,7 +66,7 @@ class Context:
     def fingerprint(self) -> bytes:
         """48 bytes: eight of each component's hash, so that a mismatch can be named. Not authoritative."""
         parts = (
-            self.roster_hash + self.federation + self._cohort,
+            self.roster_hash + self.federation + self.serial.to_bytes(4, "big") + self._cohort,
             self.suite.encode() + b"\x00" + self.params,
             self.model_hash,
             self.config_hash,
