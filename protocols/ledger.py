@@ -25,6 +25,9 @@ class RoundState(enum.IntEnum):
     ANSWERED = 3
 
 
+_STATES = frozenset(int(s) for s in RoundState)
+
+
 class Store(Protocol):
     """Durable bytes: `save` returns only when they would survive a crash."""
 
@@ -78,7 +81,9 @@ class Ledger:
             self._chains = {str(k): (int(r), bytes.fromhex(c)) for k, (r, c) in state["chains"].items()}
             self._answered = {str(k): bytes.fromhex(v) for k, v in state["answered"].items()}
             self._key = bytes.fromhex(state["key"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if len(self._key) != 32 or any(s not in _STATES for _, s in self._rounds.values()):
+                raise ValueError("a key of another length, or a round in no state")
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise LocalError(
                 f"the ledger is damaged ({error}): enrol again, do not restore a copy"
             ) from error
