@@ -50,12 +50,12 @@ class Faults:
 
     Per message: drop, delay (moved behind others, or behind the end of its phase), duplicate, reorder
     (another waiting message overtakes it), tamper (see `damage`), replay (an earlier message of any attempt
-    or round is delivered again). Per call of a client: crash (with none, some or all of its frames sent), sleep
-    (suspend; it is resumed when something arrives for it). Per write of a client's ledger: torn (the machine
-    stops just before, or just after, the write is durable). Per resume: rollback (an older snapshot is tried
-    first; it must be refused). Per crash: revive (the client tries its old snapshots, which must be refused,
-    then a new session). Per step: nap (the server is suspended and resumed), deadline (the phase is closed).
-    Per attempt: stubborn (the server retries although it must not).
+    or round is delivered again). Per call of a client: crash (with none, some or all of its frames sent),
+    sleep (suspend; it is resumed when something arrives for it). Per write of a client's ledger: torn (the
+    machine stops just before, or just after, the write is durable). Per resume: rollback (an older snapshot
+    is tried first; it must be refused). Per crash: revive (the client tries its old snapshots, which must be
+    refused, then a new session). Per step: nap (the server is suspended and resumed), deadline (the phase
+    is closed). Per attempt: stubborn (the server retries although it must not).
     """
 
     drop: float = 0.0
