@@ -33,6 +33,24 @@ def check_archive(path: str | Path) -> dict[str, Any]:
     return {"ok": True, "problem": None, **head, **describe(archive)}
 
 
+def check_folder(path: str | Path, layout: str) -> dict[str, Any]:
+    """The same report for a dataset's folder: its tree, and for flow images all that an archive shows.
+
+    Raises InputError for an unknown layout (the text lists the known ones), OSError for unreadable files.
+    """
+    from merveil.mer.data.folders import describe_folder, expected_tree, read_flow_folder
+
+    head = {"kind": layout, "path": str(path), "expected": expected_tree(layout)}
+    try:
+        found = describe_folder(path, layout)
+        inside = describe(read_flow_folder(path)) if layout == "flow-folder" else {}
+    except InputError as error:
+        problem = str(error).split("\nexpected tree of ")[0]
+        return {"ok": False, "problem": problem, **head}
+    counted = {"clips": found["clips"], "persons": found["subjects"], "classes": found["classes"]}
+    return {"ok": True, "problem": None, **head, **counted, "datasets": found["datasets"], **inside}
+
+
 def describe(archive: Archive) -> dict[str, Any]:
     """Counts, names and near-equal clips of a valid archive, as plain JSON values."""
     names = np.unique(archive.dataset).tolist()
@@ -87,18 +105,19 @@ def report(found: dict[str, Any]) -> str:
     """The report for people."""
     if not found["ok"]:
         return f"fault: {found['problem']}\nexpected: {found['expected']}"
-    shape = " x ".join(map(str, found["shape"]))
-    lines = [
-        f"{found['path']}: valid, {found['clips']} clips of {found['persons']} persons",
-        f"images: {shape} {found['dtype']}, channels {', '.join(found['meta']['channels'])}",
-        f"made with: flow {found['meta']['flow']}, normalisation {found['meta']['normalisation']}, "
-        f"apex {found['meta']['apex']}",
-        "classes: " + _counts(found["classes"]),
-    ]
+    kind, clips, persons = found["kind"], found["clips"], found["persons"]
+    lines = [f"{found['path']}: a valid {kind}, {clips} clips of {persons} persons"]
+    lines.append("classes: " + _counts(found["classes"]))
     for name, part in found["datasets"].items():
-        lines.append(
-            f"  {name}: {part['clips']} clips, {part['subjects']} subjects, {_counts(part['classes'])}"
-        )
+        counts = f", {_counts(part['classes'])}" if "classes" in part else ""
+        lines.append(f"  {name}: {part['clips']} clips, {part['subjects']} subjects{counts}")
+    if "shape" not in found:  # videos: their pixels are read by `merveil prepare`
+        return "\n".join(lines)
+    meta, shape = found["meta"], " x ".join(map(str, found["shape"]))
+    lines.append(f"images: {shape} {found['dtype']}, channels {', '.join(meta['channels'])}")
+    lines.append(
+        f"made with: flow {meta['flow']}, normalisation {meta['normalisation']}, apex {meta['apex']}"
+    )
     lines.append("sites: " + _counts(found["sites"]))
     lines += _pairs("near-equal clips with unequal labels", found, "unequal_labels")
     lines += _pairs("near-copies between two persons", found, "between_persons")
