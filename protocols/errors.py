@@ -6,6 +6,10 @@ A call that raises LocalError or RemoteError has changed nothing. Branch on clas
 
 import enum
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from merveil.protocols.frame import Frame
 
 
 class AbortCode(enum.Enum):
@@ -66,13 +70,20 @@ class Aborted(MerveilError):
 
     code: why. culprits: roster indices that provably broke the protocol, where known.
     released: whether secret-dependent answers of this round may have left this party, so that a retry
-    of the round is refused.
+    of the round is refused. frames: last words (a complaint) that the caller still has to send.
     """
 
     def __init__(
-        self, code: AbortCode, why: str = "", culprits: Iterable[int] = (), *, released: bool = False
+        self,
+        code: AbortCode,
+        why: str = "",
+        culprits: Iterable[int] = (),
+        *,
+        released: bool = False,
+        frames: Iterable["Frame"] = (),
     ) -> None:
         super().__init__(f"{code.name}: {why or code.value}")
         self.code = code
         self.culprits = frozenset(culprits)
         self.released = released
+        self.frames = tuple(frames)

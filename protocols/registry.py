@@ -10,6 +10,8 @@ from merveil.protocols.session import Scheme
 # module and class, so that a scheme's dependencies load only when it is used
 _SCHEMES = {
     "plain": ("merveil.protocols.plain", "Plain"),
+    "secagg": ("merveil.protocols.secagg", "SecAgg"),
+    "secagg+": ("merveil.protocols.secagg", "SecAggPlus"),
 }
 
 

@@ -5,10 +5,10 @@ caller delivers bytes, decides deadlines (`close_phase`) and lends an executor w
 """
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, overload
 
 from merveil.protocols.codec import Codes
 from merveil.protocols.context import Context
@@ -61,6 +61,28 @@ class Desk:
     context: Context
     roster: Roster = field(repr=False)
     executor: Executor | None = field(default=None, repr=False)
+
+
+class Frames(Sequence[Frame]):
+    """Frames to many clients, each built when it is asked for: a server's memory does not grow with them."""
+
+    def __init__(self, to: Sequence[int], make: Callable[[int], Frame]) -> None:
+        self._to = tuple(to)
+        self._make = make
+
+    def __len__(self) -> int:
+        return len(self._to)
+
+    @overload
+    def __getitem__(self, at: int) -> Frame: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> "Frames": ...
+
+    def __getitem__(self, at: int | slice) -> "Frame | Frames":
+        if isinstance(at, slice):
+            return Frames(self._to[at], self._make)
+        return self._make(self._to[at])
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,9 @@ def _plan(bits: int) -> tuple[Index, Shift, Shift, Index, Index]:
     return word, shift, np.uint64(64) - shift, first, over
 
 
-def word_type(bits: int) -> type[np.uint32] | type[np.uint64]:
+def word_type(bits: int) -> "np.dtype[np.unsignedinteger[Any]]":
     """The narrowest word that holds residues of `bits` bits: uint32 up to 32, else uint64."""
-    return np.uint32 if bits <= 32 else np.uint64
+    return np.dtype(np.uint32) if bits <= 32 else np.dtype(np.uint64)
 
 
 def packed_size(count: int, bits: int) -> int:

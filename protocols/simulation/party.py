@@ -109,7 +109,7 @@ class Party:
         except Aborted as error:
             self.abort, self.mode = error, Mode.GONE
             demand(session.phase in SPENT, f"{self.index} aborted, but is in {session.phase.name}")
-            return ()
+            frames = error.frames  # a complaint still goes out
         except Crash:
             self.crash()
             return ()

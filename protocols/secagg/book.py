@@ -1,0 +1,215 @@
+"""What the server of a round has in hand, and its canonical bytes for a restart."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from merveil.protocols.errors import AbortCode, Aborted, RemoteError
+from merveil.protocols.frame import Reader
+from merveil.protocols.primitives import merkle
+from merveil.protocols.primitives.packing import packed_size, word_type
+from merveil.protocols.secagg import messages as msg
+from merveil.protocols.secagg.graph import ring
+from merveil.protocols.secagg.messages import BOX, REVEALED, Advert, KeyList, Kind, read_advert
+from merveil.protocols.session import Desk, Phase
+from merveil.protocols.snapshot import pack_fields, unpack_fields
+
+
+class Book:
+    """Adverts, committed nodes, boxes under way, the running sum, signatures and answers."""
+
+    def __init__(self, desk: Desk) -> None:
+        params, context = desk.params, desk.context
+        self._desk = desk
+        self.position = {i: p for p, i in enumerate(context.cohort)}
+        self._graph = ring(
+            desk.roster.beacon, desk.roster.hash, context.round, context.cohort, params.neighbours
+        )
+        self._complete = params.neighbours == 0
+        self.slots: dict[tuple[int, Kind], bytes] = {}
+        self.adverts: dict[int, Advert] = {}
+        self.sid = b""
+        self._tree: list[list[bytes]] = []
+        self.nodes: dict[int, list[bytes]] = {}
+        self.boxes: dict[int, dict[int, bytes]] = {}
+        self.total = np.zeros(params.size, dtype=word_type(params.modulus_bits))
+        self.masked: dict[int, bytes] = {}
+        self.bitmap = b""
+        self._entries: list[list[bytes]] = []
+        self.root = b""
+        self.signatures: dict[int, bytes] = {}
+        self.asked: set[int] = set()
+        self.answers: dict[int, dict[int, bytes]] = {}
+        k = len(self.holders(context.cohort[0]))
+        self.body_limit = max(packed_size(params.size, params.modulus_bits), 1024 + k * (BOX + REVEALED + 32))
+
+    # The graph
+
+    def neighbours(self, index: int) -> tuple[int, ...]:
+        return self._graph[index]
+
+    def holders(self, dealer: int) -> tuple[int, ...]:
+        """Who holds a share of a dealer's seeds, ascending; the j-th has the point j + 1."""
+        around = self._graph[dealer]
+        return tuple(sorted((*around, dealer))) if self._complete else around
+
+    def joined_neighbours(self, index: int) -> list[int]:
+        return [i for i in self._graph[index] if i in self.adverts]
+
+    def dealers_of(self, holder: int) -> list[int]:
+        """Dealers of this round whose shares a holder got, ascending."""
+        return [i for i in self.holders(holder) if i in self.nodes]
+
+    # Who is due and who has spoken
+
+    def due(self, phase: Phase) -> set[int]:
+        if phase is Phase.KEYS:
+            return set(self.position)
+        if phase is Phase.SHARES:
+            return set(self.adverts)
+        if phase is Phase.MASKED:
+            return set(self.nodes)
+        if phase is Phase.CHECK:
+            return set(self.masked)
+        return self.asked
+
+    def spoken(self, phase: Phase) -> set[int]:
+        by_phase: dict[Phase, Mapping[int, object]] = {
+            Phase.KEYS: self.adverts,
+            Phase.SHARES: self.nodes,
+            Phase.MASKED: self.masked,
+            Phase.CHECK: self.signatures,
+            Phase.UNMASK: self.answers,
+        }
+        return set(by_phase[phase])
+
+    def withdraw(self, sender: int, kind: Kind) -> None:
+        """Take back what an excluded client said in the phase that is still open."""
+        if kind is Kind.ADVERT:
+            self.adverts.pop(sender, None)
+        elif kind is Kind.SHARES:
+            self.nodes.pop(sender, None)
+            self.boxes.pop(sender, None)
+        elif kind is Kind.SIGNED:
+            self.signatures.pop(sender, None)
+        elif kind is Kind.ANSWER:
+            self.answers.pop(sender, None)
+
+    # KEYS
+
+    def open_session(self) -> None:
+        context = self._desk.context.digest
+        leaves = [
+            self.adverts[i].digest(context, i) if i in self.adverts else merkle.ZERO for i in self.position
+        ]
+        self._tree = merkle.levels(leaves)
+        self.sid = msg.session_id(context, self._tree[-1][0], len(self.adverts))
+
+    def key_list(self, index: int) -> KeyList:
+        return KeyList(
+            self._desk.context.fingerprint,
+            self._tree[-1][0],
+            len(self.adverts),
+            tuple(merkle.path(self._tree, self.position[index])),
+            {i: self.adverts[i] for i in self.joined_neighbours(index)},
+        )
+
+    # SHARES
+
+    def relay(self, holder: int) -> bytes:
+        """The boxes for one holder, each with the path from its node to the dealer's root."""
+        entries = {}
+        for dealer in self._graph[holder]:
+            if dealer in self.nodes:
+                at = self.holders(dealer).index(holder)
+                entries[dealer] = (
+                    merkle.path(merkle.levels(self.nodes[dealer]), at),
+                    self.boxes[dealer][holder],
+                )
+        return msg.encode_relay(entries)
+
+    # CHECK
+
+    def fix_survivors(self) -> None:
+        context = self._desk.context.digest
+        self.bitmap = msg.to_bitmap([self.position[i] for i in self.masked], len(self.position))
+        leaves = [
+            msg.survivor_entry(i, self.adverts[i].digest(context, i), self.masked[i])
+            if i in self.masked
+            else merkle.ZERO
+            for i in self.position
+        ]
+        self._entries = merkle.levels(leaves)
+        self.root = msg.survivor_root(self.sid, self.bitmap, self._entries[-1][0])
+
+    def survivor_list(self, index: int) -> bytes:
+        path = merkle.path(self._entries, self.position[index])
+        return msg.encode_survivors(self.bitmap, self._entries[-1][0], path)
+
+    def signers(self, index: int) -> list[int]:
+        return [i for i in self.holders(index) if i in self.signatures]
+
+    def request(self, index: int) -> bytes:
+        needed = self.signers(index)[: self._desk.params.threshold]
+        return msg.encode_request({i: self.signatures[i] for i in needed})
+
+    def forget(self) -> None:
+        """The round is over: shares, boxes and answers go."""
+        self.boxes, self.answers, self.nodes, self.slots = {}, {}, {}, {}
+
+    # Restart
+
+    def dump(self, phase: Phase, excluded: Mapping[int, AbortCode]) -> bytes:
+        def join(entries: Mapping[int, bytes]) -> bytes:
+            return pack_fields([i.to_bytes(2, "big") + v for i, v in entries.items()])
+
+        slots = b"".join(i.to_bytes(2, "big") + bytes((k,)) + d for (i, k), d in self.slots.items())
+        return pack_fields(
+            (
+                self._desk.context.digest,
+                phase.value.encode(),
+                join({i: c.name.encode() for i, c in excluded.items()}),
+                slots,
+                join({i: a.encode() for i, a in self.adverts.items()}),
+                self.sid,
+                join({i: b"".join(n) for i, n in self.nodes.items()}),
+                join({i: join(b) for i, b in self.boxes.items()}),
+                self.total.astype(self.total.dtype.newbyteorder("<")).tobytes(),
+                join(self.masked),
+                join(self.signatures),
+                join(dict.fromkeys(self.asked, b"")),
+                join({i: join(a) for i, a in self.answers.items()}),
+            )
+        )
+
+    def load(self, snapshot: bytes) -> tuple[Phase, dict[int, AbortCode]]:
+        """Restore; aborts with STATE_ROLLBACK on a snapshot of another session or layout."""
+        f = unpack_fields(snapshot, 13)
+        if f[0] != self._desk.context.digest or len(f[8]) != self.total.nbytes:
+            raise Aborted(AbortCode.STATE_ROLLBACK, "the snapshot belongs to another session")
+        try:
+            phase = Phase(f[1].decode())
+            excluded = {i: AbortCode[c.decode()] for i, c in _split(f[2]).items()}
+            self.slots = {
+                (int.from_bytes(f[3][i : i + 2], "big"), Kind(f[3][i + 2])): f[3][i + 3 : i + 35]
+                for i in range(0, len(f[3]), 35)
+            }
+            self.adverts = {i: read_advert(Reader(a, 0)) for i, a in _split(f[4]).items()}
+            self.sid = f[5]
+            self.nodes = {i: [n[j : j + 32] for j in range(0, len(n), 32)] for i, n in _split(f[6]).items()}
+            self.boxes = {i: _split(b) for i, b in _split(f[7]).items()}
+            self.masked, self.signatures = _split(f[9]), _split(f[10])
+            self.asked = set(_split(f[11]))
+            self.answers = {i: _split(a) for i, a in _split(f[12]).items()}
+        except (ValueError, KeyError, RemoteError) as error:
+            raise Aborted(AbortCode.STATE_ROLLBACK, "the snapshot is damaged") from error
+        self.total[:] = np.frombuffer(f[8], dtype=self.total.dtype.newbyteorder("<"))
+        if self.sid:
+            self.open_session()
+        if phase in (Phase.CHECK, Phase.UNMASK):
+            self.fix_survivors()
+        return phase, excluded
+
+
+def _split(data: bytes) -> dict[int, bytes]:
+    return {int.from_bytes(f[:2], "big"): f[2:] for f in unpack_fields(data)}

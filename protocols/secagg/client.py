@@ -1,0 +1,391 @@
+"""Client of `secagg` and `secagg+` (Bonawitz et al. 2017 with the additions of docs/secagg.md).
+
+KEYS: the advert is out. SHARES: the shares are out. MASKED: all that the mask needs is here, the vector may
+be missing. CHECK: the masked vector is out. UNMASK: one survivor list is signed. DONE: the one answer is out.
+A frame that contradicts what this client knows ends the session with a named code; nothing is answered then.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from merveil.protocols.codec import Codes, check_codes
+from merveil.protocols.errors import AbortCode, Aborted, LocalError, RemoteError
+from merveil.protocols.frame import Frame, malformed
+from merveil.protocols.ledger import RoundState
+from merveil.protocols.machine import Event, step
+from merveil.protocols.primitives import merkle
+from merveil.protocols.primitives.aead import open_once, seal_once
+from merveil.protocols.primitives.agreement import agree
+from merveil.protocols.primitives.packing import pack, word_type
+from merveil.protocols.primitives.prg import add_masks
+from merveil.protocols.secagg import messages as msg
+from merveil.protocols.secagg.dealing import deal
+from merveil.protocols.secagg.graph import ring
+from merveil.protocols.secagg.keys import chain_at, mask_scalar, pair_keys, ratchet, self_mask_key
+from merveil.protocols.secagg.messages import Kind
+from merveil.protocols.secagg.state import ClientState
+from merveil.protocols.session import SPENT, Phase, Seat
+
+_LIVE = (Phase.KEYS, Phase.SHARES, Phase.MASKED, Phase.CHECK, Phase.UNMASK)
+TABLE = {
+    (Phase.IDLE, Event.START): Phase.KEYS,
+    (Phase.KEYS, Event.ADVANCE): Phase.SHARES,
+    (Phase.SHARES, Event.ADVANCE): Phase.MASKED,
+    (Phase.MASKED, Event.ADVANCE): Phase.CHECK,
+    (Phase.CHECK, Event.ADVANCE): Phase.UNMASK,
+    (Phase.UNMASK, Event.FINISH): Phase.DONE,
+    **{(p, Event.FAIL): Phase.ABORTED for p in _LIVE},
+    **{(p, Event.SUSPEND): Phase.SUSPENDED for p in (Phase.IDLE, *_LIVE)},
+}
+_DUE = {  # the server message that each phase waits for
+    Kind.KEYS: Phase.KEYS,
+    Kind.RELAY: Phase.SHARES,
+    Kind.SURVIVORS: Phase.CHECK,
+    Kind.REQUEST: Phase.UNMASK,
+}
+_ORDER = (*_LIVE, Phase.DONE)
+
+
+class SecAggClient:
+    """One client, one attempt at one round."""
+
+    def __init__(self, suite: int, seat: Seat, snapshot: bytes | None = None) -> None:
+        self._suite = suite
+        self._seat = seat
+        self._phase = Phase.IDLE
+        self._state = ClientState()
+        self.late = 0
+        graph = ring(
+            seat.roster.beacon,
+            seat.roster.hash,
+            seat.context.round,
+            seat.context.cohort,
+            seat.params.neighbours,
+        )
+        self._neighbours = graph[seat.index]
+        own = () if seat.params.neighbours else (seat.index,)
+        self._holders = tuple(sorted((*self._neighbours, *own)))
+        self._graph = graph
+        if snapshot is not None:
+            self._phase, self._state = ClientState.load(
+                seat.ledger.take_snapshot(seat.context.digest, self._aad(), snapshot)
+            )
+
+    @property
+    def phase(self) -> Phase:
+        return self._phase
+
+    # Moves
+
+    def start(self) -> Sequence[Frame]:
+        """Deal, open the round in the ledger, and advertise."""
+        after = step(TABLE, SPENT, self._phase, Event.START)
+        seat, context = self._seat, self._seat.context
+        dealing = deal(context.digest, seat.index, self._holders, seat.params.threshold, seat.rng)
+        seat.ledger.open_round(context.federation, context.round, context.attempt)
+        self._state.deal(dealing)
+        self._phase = after
+        return (self._frame(Kind.ADVERT, msg.encode_advert(context, dealing.advert), context.digest),)
+
+    def submit(self, codes: Codes) -> Sequence[Frame]:
+        """Hand in the vector once, at any time before it is due; the masked frame if it is due now."""
+        if self._phase in SPENT or self._phase is Phase.IDLE:
+            step(TABLE, SPENT, self._phase, Event.ADVANCE)
+        if self._state.codes is not None or self._phase in (Phase.CHECK, Phase.UNMASK):
+            raise LocalError("this session has its vector already")
+        check_codes(self._seat.params, codes)
+        self._state.codes = codes.copy()
+        return self._mask() if self._phase is Phase.MASKED else ()
+
+    def receive(self, sender: int, data: bytes) -> Sequence[Frame]:
+        """Take a frame of the server. Aborted ends the session; its `frames` are still to be sent."""
+        if self._phase is Phase.IDLE:
+            raise LocalError("start the session first")
+        if sender != 0:
+            raise RemoteError("a client hears only the server", (sender,))
+        if self._phase in (Phase.ABORTED, Phase.SUSPENDED):
+            step(TABLE, SPENT, self._phase, Event.ADVANCE)
+        kind, frame = self._parse(data)
+        if self._repeated(kind, frame):
+            return ()
+        try:
+            frames = self._handle(kind, frame)
+        except Aborted:
+            self._phase = Phase.ABORTED
+            self._state = ClientState()
+            raise
+        self._state.seen[kind] = frame.digest()
+        return frames
+
+    def suspend(self) -> bytes:
+        after = step(TABLE, SPENT, self._phase, Event.SUSPEND)
+        plaintext = self._state.dump(self._phase)
+        blob = self._seat.ledger.seal_snapshot(self._seat.context.digest, self._aad(), plaintext)
+        self._phase, self._state = after, ClientState()
+        return blob
+
+    # Parsing
+
+    def _aad(self) -> bytes:
+        return b"secagg/1/snapshot" + self._seat.identity.member.encode()
+
+    def _parse(self, data: bytes) -> tuple[Kind, Frame]:
+        frame = Frame.decode(data, 0, self._body_limit())
+        if frame.suite != self._suite or frame.to != self._seat.index:
+            raise malformed("another scheme's or another client's frame", 0)
+        if frame.kind not in _DUE:
+            raise malformed(f"kind {frame.kind} is none of the server's", 0)
+        return Kind(frame.kind), frame
+
+    def _body_limit(self) -> int:
+        n, k = self._seat.params.cohort, len(self._holders)
+        per_peer = msg.BOX + 32 * (merkle.depth(2 * k) + 8)
+        return 1024 + k * per_peer + n // 8 + 32 * (merkle.depth(n) + 4)
+
+    def _repeated(self, kind: Kind, frame: Frame) -> bool:
+        """A second frame of a kind: identical means late, different means the server equivocates."""
+        first = self._state.seen.get(kind)
+        if first is not None:
+            if first == frame.digest():
+                self.late += 1
+                return True
+            if self._phase is not Phase.DONE:
+                self._phase, self._state = Phase.ABORTED, ClientState()
+            raise Aborted(
+                AbortCode.ROSTER_MISMATCH,
+                f"two different {kind.name} frames",
+                (0,),
+                released=self._phase is Phase.DONE,
+            )
+        if self._phase is Phase.DONE or _DUE[kind] is not self._phase:
+            raise malformed(f"{kind.name} is not due in phase {self._phase.name}", 0)
+        return False
+
+    def _handle(self, kind: Kind, frame: Frame) -> Sequence[Frame]:
+        if kind is Kind.KEYS:
+            return self._on_keys(frame)
+        if frame.session != self._state.sid[:16]:
+            raise malformed("the frame belongs to another session", 0)
+        if kind is Kind.RELAY:
+            return self._on_relay(frame)
+        if kind is Kind.SURVIVORS:
+            return self._on_survivors(frame)
+        return self._on_request(frame)
+
+    # KEYS
+
+    def _on_keys(self, frame: Frame) -> Sequence[Frame]:
+        seat, context = self._seat, self._seat.context
+        listed = msg.decode_key_list(frame.body, seat.params.cohort)
+        difference = context.difference(listed.fingerprint)
+        if difference is not None:
+            raise Aborted(difference, "the server's round differs from this client's", (0,))
+        if frame.session != context.digest[:16]:
+            raise Aborted(AbortCode.PARAMS_MISMATCH, "the server is in another context", (0,))
+        own = self._state.advert
+        assert own is not None  # set by start()
+        leaf = own.digest(context.digest, seat.index)
+        if merkle.climb(leaf, context.cohort.index(seat.index), listed.path) != listed.root:
+            raise Aborted(AbortCode.ROSTER_MISMATCH, "this client's advert is not on the list", (0,))
+        if not set(listed.adverts) <= set(self._neighbours):
+            raise Aborted(AbortCode.ROSTER_MISMATCH, "the list names clients that are no neighbours", (0,))
+        self._enough(len(listed.adverts), "advertised")
+        sid = msg.session_id(context.digest, listed.root, listed.joined)
+        boxes = self._seal_boxes(sid, listed)
+        dealing_nodes = [self._state.dealt[h].node(seat.index, h) for h in self._holders]
+        self._state.keep_shares(sid, listed.adverts, seat.index)
+        self._phase = step(TABLE, SPENT, self._phase, Event.ADVANCE)
+        return (self._frame(Kind.SHARES, msg.encode_shares(dealing_nodes, boxes), sid),)
+
+    def _enough(self, neighbours: int, what: str) -> None:
+        """Own shares must have at least t holders, the client itself included in a complete graph."""
+        holders = neighbours + int(self._seat.params.neighbours == 0)
+        if holders < self._seat.params.threshold:
+            raise Aborted(
+                AbortCode.BELOW_THRESHOLD,
+                f"{holders} holders {what}, the threshold is {self._seat.params.threshold}",
+            )
+
+    def _seal_boxes(self, sid: bytes, listed: msg.KeyList) -> dict[int, bytes]:
+        seat, context = self._seat, self._seat.context
+        own = self._state.advert
+        assert own is not None
+        secret = mask_scalar(context.digest, self._state.key_seed)
+        digest = own.digest(context.digest, seat.index)
+        boxes, chains = {}, {}
+        for peer, advert in listed.adverts.items():
+            chain = chain_at(seat.ledger, seat.identity, seat.roster, seat.index, peer, context.round)
+            keys = pair_keys(sid, chain, agree(secret, advert.mask_key, peer), seat.index, peer)
+            theirs = advert.digest(context.digest, peer)
+            aad = box_aad(sid, seat.index, peer, digest, theirs)
+            boxes[peer] = seal_once(keys.outgoing, self._state.dealt[peer].encode(), aad)
+            self._state.masks[peer] = keys.mask
+            self._state.incoming[peer] = keys.incoming
+            chains[peer] = chain
+        seat.ledger.store_chains(seat.roster.hash, context.round, chains)
+        return boxes
+
+    # SHARES
+
+    def _on_relay(self, frame: Frame) -> Sequence[Frame]:
+        depth = merkle.depth(len(self._holders))
+        entries = msg.decode_relay(frame.body, depth)
+        if not set(entries) <= set(self._state.adverts):
+            raise Aborted(AbortCode.ROSTER_MISMATCH, "shares of clients that never advertised", (0,))
+        self._enough(len(entries), "shared")
+        for dealer, (path, box) in entries.items():
+            self._state.held[dealer] = self._open_box(dealer, path, box)
+        self._state.incoming.clear()
+        self._state.masks = {i: self._state.masks[i] for i in entries}
+        self._phase = step(TABLE, SPENT, self._phase, Event.ADVANCE)
+        return self._mask() if self._state.codes is not None else ()
+
+    def _open_box(self, dealer: int, path: Sequence[bytes], box: bytes) -> msg.Held:
+        seat, context, state = self._seat, self._seat.context, self._state
+        own, advert = state.advert, state.adverts[dealer]
+        assert own is not None
+        aad = box_aad(
+            state.sid,
+            dealer,
+            seat.index,
+            advert.digest(context.digest, dealer),
+            own.digest(context.digest, seat.index),
+        )
+        plain = open_once(state.incoming[dealer], box, aad)
+        if plain is None:
+            raise Aborted(AbortCode.BAD_KEY, f"the shares of {dealer} do not confirm the keys in use")
+        held = msg.Held.decode(plain)
+        position = self._holders_of(dealer).index(seat.index)
+        root = merkle.climb(held.node(dealer, seat.index), position, path)
+        if not held.canonical() or root != advert.share_root:
+            complaint = msg.encode_complaint(dealer, state.incoming[dealer])
+            raise Aborted(
+                AbortCode.BAD_SHARE,
+                f"the shares of {dealer} contradict its commitment",
+                (dealer,),
+                frames=(self._frame(Kind.COMPLAINT, complaint, state.sid),),
+            )
+        return held
+
+    def _holders_of(self, dealer: int) -> tuple[int, ...]:
+        around = self._graph[dealer]
+        return around if self._seat.params.neighbours else tuple(sorted((*around, dealer)))
+
+    # MASKED
+
+    def _mask(self) -> Sequence[Frame]:
+        """Build the one masked frame, note it in the ledger, and forget everything it was built from."""
+        seat, context, state = self._seat, self._seat.context, self._state
+        codes, params = state.codes, seat.params
+        assert codes is not None
+        after = step(TABLE, SPENT, self._phase, Event.ADVANCE)
+        total = codes.astype(np.uint64).astype(word_type(params.modulus_bits))
+        plus = [self_mask_key(state.sid, state.seed)]
+        plus += [key for peer, key in state.masks.items() if seat.index < peer]
+        minus = [key for peer, key in state.masks.items() if seat.index > peer]
+        add_masks(total, plus, minus)
+        body = pack(total, params.modulus_bits)
+        seat.ledger.advance(context.federation, context.round, context.attempt, RoundState.MASKED)
+        frame = self._frame(Kind.MASKED, body, state.sid)
+        state.forget_mask(frame.digest())
+        self._phase = after
+        return (frame,)
+
+    # CHECK
+
+    def _on_survivors(self, frame: Frame) -> Sequence[Frame]:
+        seat, context, state = self._seat, self._seat.context, self._state
+        bitmap, entries, path = msg.decode_survivors(frame.body, seat.params.cohort)
+        alive = {context.cohort[p] for p in msg.from_bitmap(bitmap)}
+        mismatch = AbortCode.ROSTER_MISMATCH
+        if seat.index not in alive:
+            raise Aborted(mismatch, "this client is not on the survivor list", (0,))
+        own = state.advert
+        assert own is not None
+        entry = msg.survivor_entry(seat.index, own.digest(context.digest, seat.index), state.masked)
+        if merkle.climb(entry, context.cohort.index(seat.index), path) != entries:
+            raise Aborted(mismatch, "the survivor list holds another vector of this client", (0,))
+        strangers = (alive & set(self._neighbours)) - set(state.held)
+        if strangers:
+            raise Aborted(mismatch, f"survivors {sorted(strangers)} never shared with this client", (0,))
+        if len(alive) < seat.params.threshold:
+            raise Aborted(AbortCode.BELOW_THRESHOLD, f"{len(alive)} survivors")
+        self._check_difference(alive)
+        root = msg.survivor_root(state.sid, bitmap, entries)
+        state.bitmap, state.root = bitmap, root
+        self._phase = step(TABLE, SPENT, self._phase, Event.ADVANCE)
+        return (self._frame(Kind.SIGNED, root, state.sid),)
+
+    def _check_difference(self, alive: set[int]) -> None:
+        """Two sums whose survivors differ by few clients tell much about those few."""
+        least = self._seat.policy.min_difference
+        last = self._seat.ledger.last_answered(self._seat.context.federation)
+        if least and last:
+            difference = len(set(msg.from_bitmap(last)) ^ alive)
+            if 0 < difference < least:
+                raise Aborted(
+                    AbortCode.COHORT_TOO_SMALL,
+                    f"the survivors differ by {difference} from the last set, the policy asks {least}",
+                )
+
+    # UNMASK
+
+    def _on_request(self, frame: Frame) -> Sequence[Frame]:
+        """Answer once: the self-mask share of each survivor, the mask-key share of each dropout."""
+        seat, context, state = self._seat, self._seat.context, self._state
+        signatures = msg.decode_request(frame.body)
+        alive = {context.cohort[p] for p in msg.from_bitmap(state.bitmap)}
+        counted = [i for i in signatures if i in self._holders and i in alive]
+        valid = [i for i in counted if self._signed(i, signatures[i])]
+        if len(valid) != len(signatures):
+            raise Aborted(AbortCode.BAD_SIGNATURE, "a signature on the survivor list does not hold", (0,))
+        if len(valid) < seat.params.threshold:
+            raise Aborted(
+                AbortCode.BELOW_THRESHOLD,
+                f"{len(valid)} holders signed the list, the threshold is {seat.params.threshold}",
+                (0,),
+            )
+        revealed = [
+            state.held[dealer].reveal(dealer, seat.index, 0 if dealer in alive else 1)
+            for dealer in sorted(state.held)
+        ]
+        after = step(TABLE, SPENT, self._phase, Event.FINISH)
+        survivors = _roster_bitmap(alive, len(seat.roster))
+        seat.ledger.answer(context.federation, context.round, context.attempt, survivors)
+        self._close_chains()
+        answer = self._frame(Kind.ANSWER, msg.encode_answer(revealed), state.sid)
+        self._state = ClientState(sid=state.sid, seen=state.seen)
+        self._phase = after
+        return (answer,)
+
+    def _signed(self, index: int, signature: bytes) -> bool:
+        """The signature of a SIGNED frame is the signature on the list: rebuild the frame it belongs to."""
+        state = self._state
+        frame = Frame(self._suite, Kind.SIGNED, state.sid[:16], index, 0, state.root, signature)
+        return frame.verify(self._seat.roster.member(index).sign_key, state.sid)
+
+    def _close_chains(self) -> None:
+        """The round is over for this client: its chain keys move on and the old ones are gone."""
+        seat = self._seat
+        closed = {}
+        for peer in self._neighbours:
+            stored = seat.ledger.chain(seat.roster.hash, peer)
+            if stored is not None and stored[0] == seat.context.round:
+                closed[peer] = ratchet(stored[1])
+        seat.ledger.store_chains(seat.roster.hash, seat.context.round + 1, closed)
+
+    def _frame(self, kind: Kind, body: bytes, binding: bytes) -> Frame:
+        frame = Frame(self._suite, kind, binding[:16], self._seat.index, 0, body)
+        return frame.signed(self._seat.identity.sign_key, binding)
+
+
+def box_aad(sid: bytes, dealer: int, holder: int, dealer_advert: bytes, holder_advert: bytes) -> bytes:
+    """Binds a box to both adverts as its two ends know them, and to its direction."""
+    ends = dealer.to_bytes(2, "big") + holder.to_bytes(2, "big")
+    return hashlib.sha256(b"merveil/secagg/1/box" + sid + ends + dealer_advert + holder_advert).digest()
+
+
+def _roster_bitmap(alive: set[int], members: int) -> bytes:
+    return msg.to_bitmap(sorted(alive), members + 1)
