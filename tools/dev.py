@@ -16,6 +16,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,7 +24,6 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
-BUILDING = ROOT / ".venv-building"
 OLDEST = (3, 11)
 DISK_GB = 6
 JOBS = ("demo", "test", "lint", "bench", "docs", "wheel")
@@ -148,33 +148,41 @@ def ensure_venv() -> None:
 
 
 def build(digest: str) -> None:
-    """Build a fresh environment beside the old one, then put it in the old one's place."""
-    shutil.rmtree(BUILDING, ignore_errors=True)
+    """Build a fresh environment beside the old one, then put it in the old one's place.
+
+    Every attempt has its own name: a pip that outlived a killed attempt cannot write into the next one.
+    """
+    for left in ROOT.glob(".venv-building-*"):
+        shutil.rmtree(left, ignore_errors=True)
     check_disk(shutil.disk_usage(ROOT).free)
     began = time.monotonic()
-    say(f"building {VENV.name} for {sys.version.split()[0]} (minutes, once; README says how much is downloaded)")
-    run([sys.executable, "-m", "venv", "--prompt", FACADE, str(BUILDING)], "creating the environment")
-    pip = [str(python_of(BUILDING)), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    say(
+        f"building {VENV.name} for {sys.version.split()[0]} (minutes, once; README says how much is downloaded)"
+    )
+    building = Path(tempfile.mkdtemp(prefix=".venv-building-", dir=ROOT))
+    run([sys.executable, "-m", "venv", "--prompt", FACADE, str(building)], "creating the environment")
+    pip = [str(python_of(building)), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     pip += ["-c", "constraints.txt"]
     say("installing torch (1 of 2)")
     run([*pip, "torch"], "installing torch")
     say(f"{time.monotonic() - began:.0f} s; installing merveil with all extras (2 of 2)")
     run([*pip, "-e", ".[all,dev]"], "installing merveil")
-    write_stamp(BUILDING, digest)
-    put_in_place()
+    write_stamp(building, digest)
+    put_in_place(building)
     say(f"{VENV.name} is ready after {time.monotonic() - began:.0f} s")
 
 
-def put_in_place() -> None:
-    """Rename BUILDING to VENV; an environment that is not ours is kept beside it."""
+def put_in_place(building: Path) -> None:
+    """Rename a complete environment to VENV; an environment that is not ours is kept beside it."""
     if VENV.exists() and stamp_of(VENV) is None:
         kept = next(p for i in range(1, 1000) if not (p := ROOT / f".venv-kept-{i}").exists())
         VENV.rename(kept)
         say(f"the former {VENV.name} was not complete or not built here; it is kept as {kept.name}")
     elif VENV.exists():
         shutil.rmtree(VENV)
-    rewrite_prefix(BUILDING, str(BUILDING), str(VENV))
-    BUILDING.rename(VENV)
+    rewrite_prefix(building, str(building), str(VENV))
+    building.chmod(0o755)
+    building.rename(VENV)
 
 
 def rewrite_prefix(env: Path, old: str, new: str) -> None:

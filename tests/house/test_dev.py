@@ -22,7 +22,6 @@ def dev(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(module, "VENV", tmp_path / ".venv")
-    monkeypatch.setattr(module, "BUILDING", tmp_path / ".venv-building")
     for name in ("pyproject.toml", "constraints.txt"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     return module
@@ -82,19 +81,20 @@ def test_digest_follows_dependencies_and_pins_but_not_lint_rules(dev: ModuleType
 
 @pytest.mark.skipif(os.name == "nt", reason="paths of a POSIX environment")
 def test_renamed_environment_works_and_a_foreign_one_is_kept(dev: ModuleType) -> None:
-    empty_env(dev, dev.BUILDING)
-    script = dev.BUILDING / "bin" / "tool"
-    script.write_text(f"#!{dev.python_of(dev.BUILDING)}\nimport sys\nprint(sys.prefix)\n", encoding="utf-8")
+    building = dev.ROOT / ".venv-building-1"
+    empty_env(dev, building)
+    script = building / "bin" / "tool"
+    script.write_text(f"#!{dev.python_of(building)}\nimport sys\nprint(sys.prefix)\n", encoding="utf-8")
     script.chmod(0o755)
-    dev.write_stamp(dev.BUILDING, "d")
+    dev.write_stamp(building, "d")
     dev.VENV.mkdir()
     (dev.VENV / "mine").write_text("kept", encoding="utf-8")
-    dev.put_in_place()
+    dev.put_in_place(building)
     assert (dev.ROOT / ".venv-kept-1" / "mine").read_text() == "kept"
-    assert not dev.BUILDING.exists()
+    assert not building.exists()
     done = subprocess.run([dev.VENV / "bin" / "tool"], capture_output=True, text=True, check=True)
     assert Path(done.stdout.strip()) == dev.VENV
-    assert str(dev.BUILDING) not in (dev.VENV / "bin" / "activate").read_text()
+    assert str(building) not in (dev.VENV / "bin" / "activate").read_text()
     assert json.loads((dev.VENV / "merveil-stamp.json").read_text())["inputs"] == "d"
 
 
