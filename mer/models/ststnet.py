@@ -43,7 +43,7 @@ class STSTNet(StackedNet):
             raise InputError(f"ststnet: norm is 'group' or 'batch', not {norm!r}")
         self.norm = norm
         self.windows = Windows(*shape)
-        self.cells = self.windows.pooled[0] // 2 * (self.windows.pooled[1] // 2)
+        self.cells = self.windows.cells
         if self.cells == 0:
             raise InputError(f"ststnet needs images of at least 3x3, not {shape[0]}x{shape[1]}")
         layout: list[tuple[str, tuple[int, ...]]] = []
@@ -74,7 +74,7 @@ class STSTNet(StackedNet):
         return np.concatenate([p.ravel() for p in parts])
 
     def prepare(self, x: NDArray[Any]) -> Floats:
-        """Columns float32 [n, 9c+1, N] in window order (see `Windows`); made once, used in every epoch.
+        """Columns float32 [n, 9c+1, 9W] in window order (see `Windows`); made once, used in every epoch.
 
         uint8 is taken as it is, 0-255, unscaled. A float archive is first min-max scaled to 0-255 by clip
         and channel, which is how the published uint8 maps were made; a constant channel becomes 0.
@@ -94,7 +94,7 @@ class STSTNet(StackedNet):
         parts, models = self.views(params), params.shape[0]
         if x.ndim == 3:
             x = x.expand(models, *x.shape)
-        mixed = torch.relu(torch.matmul(self.filters(params)[:, None], x))  # [M,B,16,N]
+        mixed = torch.relu(torch.matmul(self.filters(params)[:, None], x))  # [M,B,16,9W]
         maps = torch.cat(
             [self._normalised(part, parts, i, train) for i, part in enumerate(mixed.split(STREAMS, 2), 1)],
             2,
@@ -144,7 +144,7 @@ class STSTNet(StackedNet):
     def _normalised(
         self, part: torch.Tensor, parts: dict[str, torch.Tensor], i: int, train: bool
     ) -> torch.Tensor:
-        """Group or batch normalisation of one stream [M,B,C,N] over its real columns."""
+        """Group or batch normalisation of one stream [M,B,C,9W] over its real columns."""
         real, count = self.windows.real, self.windows.positions
         if self.norm == "batch" and not train:
             mean = parts[f"norm{i}.running_mean"][:, None, :, None]

@@ -1,13 +1,13 @@
-"""STSTNet's training step by hand: dense work in matrix products and passes that stay in the cache.
+"""STSTNet's training step by hand: matrix products, and passes that stay in the cache.
 
 What torch's autograd does in some forty passes over [clips, 16, 900] arrays is here, for a chunk of models:
-one matrix product for the convolutions of all of them, ReLU in place, two sums (normalisation), one maximum
-with its place (pooling); the head on arrays a fortieth of that size; three passes for the gradient that
-normalisation spreads over every output, one scatter for the gradient that pooling sends to single outputs,
-and one matrix product for the filters. Normalisation is affine and monotone, so it is applied to the pooled
-maxima only (to the minima where its weight is negative), which gives the same numbers.
+one matrix product for the convolutions of all of them and one compiled pass (ReLU, sums, pooling, dropout,
+mean); the head on arrays a thirty-sixth of that size; one compiled pass for the gradient that normalisation
+spreads over every output and pooling sends to single ones, and one matrix product for the filters.
+Normalisation is affine and monotone, so it is applied to the pooled maxima only (to the minima where its
+weight is negative), which gives the same numbers.
 
-Shapes: m models, R = 16m rows, u clips, W windows, N columns (see `Windows`), q pooled cells, K classes.
+Shapes: m models, R = 16m rows, u clips, W windows of nine columns, q pooled cells, K classes.
 Equality with autograd and with a plain torch module is tested in tests/mer/test_ststnet.py.
 """
 
@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 
 from merveil.mer.coins import Coins, keep_bits, stream
 from merveil.mer.models.stacked import Gradient
+from merveil.mer.models.ststnet_passes import backward, forward
 
 if TYPE_CHECKING:
     from merveil.mer.models.ststnet import STSTNet
 
 CHUNK = 8  # models of one matrix product; 128 rows reach the product's full speed
-ROWS = 128  # rows of one pass: 128*1000 floats leave half of a 1 MB second-level cache free
-BLOCK = 512  # rows between two visits of the head, whose small operations cost their launch
+BLOCK = 1024  # rows between two visits of the head, whose small operations cost their launch
 LONE = 1.4  # a model trained alone costs this much more a clip than one in a chunk
 
 
@@ -76,7 +76,7 @@ def gradients(
     coins: Coins | None,
     pool: Executor | None,
 ) -> Gradient:
-    """See StackedNet.gradients; x is prepared columns [n, 9c+1, N]."""
+    """See StackedNet.gradients; x is prepared columns [n, 9c+1, 9W]."""
     grad = torch.zeros(len(params), net.trainable)
     loss = torch.zeros(len(params))
     buffers = params[:, net.trainable :].clone()
@@ -131,6 +131,40 @@ def _place_coins(net: "STSTNet", coins: Coins | None, task: Task) -> NDArray[np.
     return found
 
 
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the forward pass leaves of some clips; see `ststnet_passes._forward`."""
+
+    sums: NDArray[np.float32]  # [clips, R]
+    squares: NDArray[np.float32]
+    best: NDArray[np.float32]  # [clips, R, q]
+    share: NDArray[np.float32]
+    where: NDArray[np.uint8]  # [clips, R, W]
+
+    @classmethod
+    def empty(cls, clips: int, rows: int, cells: int, windows: int) -> "Seen":
+        """Room for that many clips."""
+        flat, pooled = (clips, rows), (clips, rows, cells)
+        shapes = (flat, flat, pooled, pooled)
+        return cls(*(np.empty(s, np.float32) for s in shapes), np.empty((clips, rows, windows), np.uint8))
+
+    @classmethod
+    def join(cls, parts: "list[Seen]") -> "Seen":
+        """All clips of the parts, in order."""
+        names = ("sums", "squares", "best", "share", "where")
+        return cls(*(np.concatenate([getattr(p, name) for p in parts]) for name in names))
+
+    def moments(self, models: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """sums and squares as [clips, m, 16]."""
+        shape = (len(self.sums), models, -1)
+        return torch.from_numpy(self.sums).view(shape), torch.from_numpy(self.squares).view(shape)
+
+    def pooled(self, models: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """best and share as [clips, m, 16, q]."""
+        shape = (len(self.best), models, 16, self.best.shape[2])
+        return torch.from_numpy(self.best).view(shape), torch.from_numpy(self.share).view(shape)
+
+
 class _Step:
     """One chunk of models on one list of clips: forward, head, backward."""
 
@@ -146,14 +180,11 @@ class _Step:
         self.streams[:3, 0] = self.streams[3:8, 1] = self.streams[8:, 2] = 1
         self.weight = self.parts["fc.weight"]
         self.loss = torch.zeros(self.m)
-        self.d_filters = torch.zeros(self.filters.shape[1], self.filters.shape[0])
+        self.d_filters = torch.zeros(self.filters.shape[1], len(self.filters))
         self.d_gamma, self.d_beta = torch.zeros(self.m, 16), torch.zeros(self.m, 16)
         self.d_weight, self.d_bias = torch.zeros_like(self.weight), torch.zeros_like(self.parts["fc.bias"])
-        rows = self.filters.shape[0]
-        self.part = max(1, ROWS // rows)  # clips of one pass
-        self.block = max(self.part, BLOCK // rows // self.part * self.part)
-        self.maps = torch.empty(min(self.block, self.u), rows, net.windows.columns_count)
-        self.spread = torch.empty(min(self.part, self.u), rows, net.windows.columns_count)
+        self.block = max(1, BLOCK // len(self.filters))
+        self.maps = torch.empty(min(self.block, self.u), len(self.filters), 9 * net.windows.count)
 
     def train(self, targets: torch.Tensor, packed: NDArray[np.uint8] | None) -> None:
         """Fill the gradients. targets [m,u,K]; packed: dropout coins [u,m,bytes] or None."""
@@ -161,150 +192,92 @@ class _Step:
         if self.net.norm == "group":
             for block in blocks:
                 keep = self._keep(packed, block)
-                sums, squares, best, where = self._dense(block)
-                mean, spread = self._group_statistics(sums, squares)
-                pooled = self._pooled(best, keep)
-                up, shift, slope = self._head(targets[:, block], pooled, mean, spread, block)
-                self._descend(block, keep, up, shift, slope, where)
+                seen = self._dense(block, keep)
+                up, shift, slope = self._head(targets[:, block], seen, *self._group_statistics(seen), block)
+                self._descend(block, keep, up, shift, slope, seen.where, fresh=True)
             return
-        found = [self._dense_pooled(block, self._keep(packed, block)) for block in blocks]
-        sums, squares, best, share = (torch.cat([f[i] for f in found]) for i in range(4))
-        mean, spread = self._batch_statistics(sums, squares)
-        up, shift, slope = self._head(targets, (best, share), mean, spread, slice(0, self.u))
-        for block, (*_, where) in zip(blocks, found):
-            self._convolve(block)
+        parts = [self._dense(block, self._keep(packed, block)) for block in blocks]
+        seen = Seen.join(parts)
+        up, shift, slope = self._head(targets, seen, *self._batch_statistics(seen), slice(0, self.u))
+        for block in blocks:
             keep = self._keep(packed, block)
-            self._descend(block, keep, up[block], shift[block], slope[block], where.long())
+            self._descend(block, keep, up[block], shift[block], slope[block], seen.where[block], fresh=False)
 
     def scores(self) -> torch.Tensor:
-        """Logits [m,u,K] in evaluation."""
+        """Logits [m,u,K] in evaluation: running statistics where there are any, no dropout."""
         found = []
         for start in range(0, self.u, self.block):
             block = slice(start, min(start + self.block, self.u))
-            sums, squares, best, _ = self._dense(block)
+            seen = self._dense(block, self._keep(None, block))
             if self.net.norm == "group":
-                mean, spread = self._group_statistics(sums, squares)
+                mean, spread = self._group_statistics(seen)
             else:
                 mean = torch.cat([self.parts[f"norm{i}.running_mean"] for i in (1, 2, 3)], 1)[None]
                 var = torch.cat([self.parts[f"norm{i}.running_var"] for i in (1, 2, 3)], 1)[None]
                 spread = torch.rsqrt(var + self.net.eps)
-            found.append(self._features(self._pooled(best, None), mean, spread)[1])
+            found.append(self._features(seen, mean, spread)[1])
         return torch.cat(found, 1)
 
-    # Dense work: [clips, R, N].
+    # Dense work: [clips, R, 9W].
 
-    def _convolve(self, block: slice) -> torch.Tensor:
-        """ReLU of the convolutions of a block's clips: [clips, R, N], a view of the work space."""
-        clips = self.task.clips[block]
-        maps = self.maps[: len(clips)]
+    def _keep(self, packed: NDArray[np.uint8] | None, block: slice) -> NDArray[np.uint8]:
+        """Dropout factors 0 or 2, or 1 where nothing is dropped: uint8 [clips,R,W]."""
+        windows = self.net.windows.count
+        if packed is None:
+            return np.ones((len(self.task.clips[block]), len(self.filters), windows), np.uint8)
+        bits = np.unpackbits(packed[block], axis=-1, count=16 * windows, bitorder="little")
+        return (bits << 1).reshape(len(bits), -1, windows)
+
+    def _dense(self, block: slice, keep: NDArray[np.uint8]) -> "Seen":
+        """Convolve and pool a block's clips; the outputs after ReLU stay in the work space."""
+        clips, rows, windows = self.task.clips[block], len(self.filters), self.net.windows
+        seen = Seen.empty(len(clips), rows, windows.cells, windows.count)
+        falling = (self.gamma < 0).flatten().numpy().astype(np.uint8)
+        inside, maps = windows.inside.numpy(), self.maps.numpy()
         for j, clip in enumerate(clips):
-            torch.mm(self.filters, self.x[clip], out=maps[j])
-        return maps.relu_()
-
-    def _dense(self, block: slice) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Sums and sums of squares [clips,m,16], pooled outputs and which of nine they are [clips,m,16,W]."""
-        clips, rows, count = self.task.clips[block], self.filters.shape[0], self.net.windows.count
-        sums, norms = torch.empty(len(clips), rows), torch.empty(len(clips), rows)
-        best = torch.empty(len(clips), rows, count)
-        where = torch.empty(len(clips), rows, count, dtype=torch.int64)
-        for start in range(0, len(clips), self.part):
-            part = slice(start, min(start + self.part, len(clips)))
-            maps = self.maps[part]
-            for j in range(part.start, part.stop):
-                torch.mm(self.filters, self.x[clips[j]], out=self.maps[j])
-            maps.relu_()
-            torch.sum(maps, -1, out=sums[part])
-            torch.linalg.vector_norm(maps, dim=-1, out=norms[part])
-            best[part], where[part] = self._maxima(maps)
-        if (self.gamma < 0).any():
-            self._minima(self.maps[: len(clips)], best, where)
-        shape = (len(clips), self.m, 16)
-        return sums.view(shape), norms.square_().view(shape), best.view(*shape, -1), where.view(*shape, -1)
-
-    def _maxima(self, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pooling as torch's own kernel over the outer axis: windows take the place of its channels."""
-        count = self.net.windows.count
-        high = maps.shape[2] // count
-        image = maps.view(-1, high, 1, count).permute(0, 3, 1, 2)
-        best, where = torch.ops.aten.max_pool2d_with_indices(image, [9, 1], [high, 1])
-        return best.view(*maps.shape[:2], count), where.view(*maps.shape[:2], count)
-
-    def _minima(self, maps: torch.Tensor, best: torch.Tensor, where: torch.Tensor) -> None:
-        """Where a norm weight is negative its largest output comes from the smallest input."""
-        falling = torch.nonzero(self.gamma.flatten() < 0)[:, 0]
-        covered = 9 * self.net.windows.count
-        far = torch.where(self.net.windows.real[:covered] > 0, 0.0, torch.inf)
-        windows = (maps[:, falling, :covered] + far).unflatten(-1, (9, -1))
-        best[:, falling], where[:, falling] = windows.min(-2)
+            torch.mm(self.filters, self.x[clip], out=self.maps[j])
+            out = (seen.sums[j], seen.squares[j], seen.best[j], seen.share[j], seen.where[j])
+            forward(maps[j], inside, falling, keep[j], windows.cells, *out)
+        return seen
 
     def _descend(
         self,
         block: slice,
-        keep: torch.Tensor | None,
+        keep: NDArray[np.uint8],
         up: torch.Tensor,
         shift: torch.Tensor,
         slope: torch.Tensor,
-        where: torch.Tensor,
+        where: NDArray[np.uint8],
+        fresh: bool,
     ) -> None:
         """Add the block's part of d loss / d filters.
 
         up: [clips,m,16,q], gradient at the pooled cells; shift, slope: [clips,m,16], the affine part that
-        normalisation sends to every output; where: which of a window's nine outputs was pooled.
+        normalisation sends to every output; where: which of a window's nine outputs was pooled; fresh: the
+        work space still holds this block, else it is convolved again, which costs less than keeping it.
         """
-        clips, count = self.task.clips[block], self.net.windows.count
-        down = up @ self.net.windows.average.T
-        if keep is not None:
-            down *= keep
-        place = where * count + torch.arange(count)
-        shift, slope = -shift.flatten(1)[..., None], -slope.flatten(1)[..., None]
-        down, place = down.flatten(1, 2), place.flatten(1, 2)
-        for start in range(0, len(clips), self.part):
-            part = slice(start, min(start + self.part, len(clips)))
-            maps, spread = self.maps[part], self.spread[: part.stop - part.start]
-            torch.mul(maps, slope[part], out=spread)
-            spread += shift[part]
-            spread.scatter_add_(-1, place[part], down[part])
-            torch.ops.aten.threshold_backward.grad_input(spread, maps, 0, grad_input=spread)
-            for j, clip in enumerate(clips[part]):
-                self.d_filters.addmm_(self.x[clip], spread[j].T)
+        ups = up.flatten(1, 2).contiguous().numpy()
+        shifts, slopes = shift.flatten(1).numpy(), slope.flatten(1).numpy()
+        maps = self.maps.numpy()
+        for j, clip in enumerate(self.task.clips[block]):
+            if not fresh:
+                torch.mm(self.filters, self.x[clip], out=self.maps[j])
+            backward(maps[j], where[j], keep[j], ups[j], shifts[j], slopes[j])
+            self.d_filters.addmm_(self.x[clip], self.maps[j].T)
 
-    # The head: [clips, m, 16, cells].
+    # The head: [clips, m, 16, q].
 
-    def _keep(self, packed: NDArray[np.uint8] | None, block: slice) -> torch.Tensor | None:
-        """Dropout factors 0 or 2: float32 [clips,m,16,W]."""
-        if packed is None:
-            return None
-        count = 16 * self.net.windows.count
-        bits = np.unpackbits(packed[block], axis=-1, count=count, bitorder="little")
-        return torch.from_numpy(bits).float().mul_(2).view(*bits.shape[:2], 16, -1)
-
-    def _pooled(self, best: torch.Tensor, keep: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pooled outputs after dropout and averaging, and what the same does to a one: [clips,m,16,q]."""
-        average = self.net.windows.average
-        if keep is None:
-            ones = average.sum(0).expand(*best.shape[:-1], -1)
-            return best @ average, ones
-        return (best * keep) @ average, keep @ average
-
-    def _dense_pooled(
-        self, block: slice, keep: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        sums, squares, best, where = self._dense(block)
-        return sums, squares, *self._pooled(best, keep), where.to(torch.uint8)
-
-    def _group_statistics(
-        self, sums: torch.Tensor, squares: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _group_statistics(self, seen: "Seen") -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and 1/sd of each clip and stream, by filter: [clips,m,16]."""
+        sums, squares = seen.moments(self.m)
         self.total = self.streams.sum(0) * self.net.windows.positions
         mean = sums @ self.streams / self.total
         var = (squares @ self.streams / self.total - mean.square()).clamp_min_(0)
         return mean @ self.streams.T, torch.rsqrt(var + self.net.eps) @ self.streams.T
 
-    def _batch_statistics(
-        self, sums: torch.Tensor, squares: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _batch_statistics(self, seen: "Seen") -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and 1/sd over the clips of each model's batch: [1,m,16]."""
+        sums, squares = seen.moments(self.m)
         self.total = self.member.sum(0) * self.net.windows.positions  # [m,1]
         safe = self.total.clamp_min(1)
         self.mean = (sums * self.member).sum(0) / safe
@@ -312,10 +285,10 @@ class _Step:
         return self.mean[None], torch.rsqrt(self.var + self.net.eps)[None]
 
     def _features(
-        self, pooled: tuple[torch.Tensor, torch.Tensor], mean: torch.Tensor, spread: torch.Tensor
+        self, seen: "Seen", mean: torch.Tensor, spread: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The linear layer's input [m,clips,16q] and its logits [m,clips,K]."""
-        best, share = pooled
+        best, share = seen.pooled(self.m)
         scale = self.gamma * spread
         shift = self.beta - mean * scale
         features = scale[..., None] * best + shift[..., None] * share
@@ -325,14 +298,14 @@ class _Step:
     def _head(
         self,
         targets: torch.Tensor,
-        pooled: tuple[torch.Tensor, torch.Tensor],
+        seen: "Seen",
         mean: torch.Tensor,
         spread: torch.Tensor,
         block: slice,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Loss, gradients of everything after the convolutions, and what `_descend` needs."""
-        best, share = pooled
-        features, logits = self._features(pooled, mean, spread)
+        best, share = seen.pooled(self.m)
+        features, logits = self._features(seen, mean, spread)
         log = torch.log_softmax(logits, -1)
         self.loss -= (targets * log).sum((1, 2))
         error = targets.sum(-1, keepdim=True) * log.exp() - targets  # [m,clips,K]
