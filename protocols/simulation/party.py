@@ -156,7 +156,7 @@ class Party:
 
     def receive(self, data: bytes) -> Sequence[Frame]:
         session = self.session
-        if session is None:
+        if session is None or session.phase is Phase.IDLE:  # nothing listens before start
             return ()
         if session.phase in SPENT:
             return self._receive_spent(session, data)
