@@ -90,7 +90,8 @@ def inputs_digest(root: Path) -> str:
 
 def installed_names(env: Path) -> list[str]:
     """Names in the environment's site-packages; a package that somebody deleted is missing here."""
-    names = {p.name for site in env.glob("[lL]ib*/**/site-packages") for p in site.iterdir()}
+    sites = [*env.glob("lib*/python*/site-packages"), *env.glob("Lib/site-packages")]
+    names = {path.name for site in sites for path in site.iterdir()}
     return sorted(names - {"__pycache__"})
 
 
@@ -152,13 +153,11 @@ def build(digest: str) -> None:
 
     Every attempt has its own name: a pip that outlived a killed attempt cannot write into the next one.
     """
-    for left in ROOT.glob(".venv-building-*"):
+    for left in ROOT.glob(".venv-building*"):
         shutil.rmtree(left, ignore_errors=True)
     check_disk(shutil.disk_usage(ROOT).free)
     began = time.monotonic()
-    say(
-        f"building {VENV.name} for {sys.version.split()[0]} (minutes, once; README says how much is downloaded)"
-    )
+    say(f"building {VENV.name} for {sys.version.split()[0]}: minutes, once; README has the size")
     building = Path(tempfile.mkdtemp(prefix=".venv-building-", dir=ROOT))
     run([sys.executable, "-m", "venv", "--prompt", FACADE, str(building)], "creating the environment")
     pip = [str(python_of(building)), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
