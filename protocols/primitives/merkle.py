@@ -22,28 +22,40 @@ def depth(leaves: int) -> int:
     return (leaves - 1).bit_length()
 
 
-def levels(leaves: Sequence[bytes]) -> list[list[bytes]]:
-    """All levels, leaves first, the root alone in the last."""
+def flat_tree(leaves: Sequence[bytes]) -> bytes:
+    """All levels one after the other, leaves first, the root last: 32 bytes a node."""
     row = list(leaves) + [ZERO] * ((1 << depth(len(leaves))) - len(leaves))
-    tree = [row]
+    parts = [b"".join(row)]
     while len(row) > 1:
         row = [node(row[i], row[i + 1]) for i in range(0, len(row), 2)]
-        tree.append(row)
-    return tree
+        parts.append(b"".join(row))
+    return b"".join(parts)
 
 
-def path(tree: Sequence[Sequence[bytes]], position: int, skip: int = 0) -> list[bytes]:
-    """Siblings from level `skip` (where `position` counts) up to below the root."""
-    found = []
-    for row in tree[skip:-1]:
-        found.append(row[position ^ 1])
-        position >>= 1
-    return found
+def root(tree: bytes) -> bytes:
+    return tree[-DIGEST:]
 
 
-def climb(start: bytes, position: int, siblings: Sequence[bytes]) -> bytes:
-    """The root that a leaf or node at `position` and its siblings lead to."""
-    for sibling in siblings:
-        start = node(sibling, start) if position & 1 else node(start, sibling)
+def leaf(tree: bytes, position: int) -> bytes:
+    return tree[DIGEST * position : DIGEST * (position + 1)]
+
+
+def path(tree: bytes, position: int) -> bytes:
+    """Siblings from the leaves up to below the root, joined."""
+    width = (len(tree) // DIGEST + 1) // 2
+    found, start = [], 0
+    while width > 1:
+        at = DIGEST * (start + (position ^ 1))
+        found.append(tree[at : at + DIGEST])
+        start, width, position = start + width, width // 2, position >> 1
+    return b"".join(found)
+
+
+def climb(start: bytes, position: int, siblings: bytes) -> bytes:
+    """The root that a leaf at `position` and its joined siblings lead to."""
+    for at in range(0, len(siblings), DIGEST):
+        sibling = siblings[at : at + DIGEST]
+        pair = sibling + start if position & 1 else start + sibling
+        start = hashlib.sha256(_NODE + pair).digest()
         position >>= 1
     return start

@@ -25,17 +25,16 @@ class Book:
         self._graph = ring(
             desk.roster.beacon, desk.roster.hash, context.round, context.cohort, params.neighbours
         )
-        self._complete = params.neighbours == 0
         self.slots: dict[tuple[int, Kind], bytes] = {}
         self.adverts: dict[int, Advert] = {}
         self.sid = b""
-        self._tree: list[list[bytes]] = []
-        self.nodes: dict[int, list[bytes]] = {}
+        self._tree = b""
+        self.nodes: dict[int, bytes] = {}  # dealer -> flat Merkle tree over its holders' nodes
         self.boxes: dict[int, dict[int, bytes]] = {}
         self.total = np.zeros(params.size, dtype=word_type(params.modulus_bits))
         self.masked: dict[int, bytes] = {}
         self.bitmap = b""
-        self._entries: list[list[bytes]] = []
+        self._entries = b""
         self.root = b""
         self.signatures: dict[int, bytes] = {}
         self.asked: set[int] = set()
@@ -46,15 +45,18 @@ class Book:
     # The graph
 
     def neighbours(self, index: int) -> tuple[int, ...]:
-        return self._graph[index]
+        return self._graph.neighbours(index)
 
     def holders(self, dealer: int) -> tuple[int, ...]:
         """Who holds a share of a dealer's seeds, ascending; the j-th has the point j + 1."""
-        around = self._graph[dealer]
-        return tuple(sorted((*around, dealer))) if self._complete else around
+        return self._graph.holders(dealer)
+
+    def node(self, dealer: int, holder: int) -> bytes:
+        """The dealer's commitment to both shares of a holder."""
+        return merkle.leaf(self.nodes[dealer], self._graph.place(dealer, holder))
 
     def joined_neighbours(self, index: int) -> list[int]:
-        return [i for i in self._graph[index] if i in self.adverts]
+        return [i for i in self.neighbours(index) if i in self.adverts]
 
     def dealers_of(self, holder: int) -> list[int]:
         """Dealers of this round whose shares a holder got, ascending."""
@@ -102,15 +104,15 @@ class Book:
         leaves = [
             self.adverts[i].digest(context, i) if i in self.adverts else merkle.ZERO for i in self.position
         ]
-        self._tree = merkle.levels(leaves)
-        self.sid = msg.session_id(context, self._tree[-1][0], len(self.adverts))
+        self._tree = merkle.flat_tree(leaves)
+        self.sid = msg.session_id(context, merkle.root(self._tree), len(self.adverts))
 
     def key_list(self, index: int) -> KeyList:
         return KeyList(
             self._desk.context.fingerprint,
-            self._tree[-1][0],
+            merkle.root(self._tree),
             len(self.adverts),
-            tuple(merkle.path(self._tree, self.position[index])),
+            merkle.path(self._tree, self.position[index]),
             {i: self.adverts[i] for i in self.joined_neighbours(index)},
         )
 
@@ -119,13 +121,10 @@ class Book:
     def relay(self, holder: int) -> bytes:
         """The boxes for one holder, each with the path from its node to the dealer's root."""
         entries = {}
-        for dealer in self._graph[holder]:
+        for dealer in self.neighbours(holder):
             if dealer in self.nodes:
-                at = self.holders(dealer).index(holder)
-                entries[dealer] = (
-                    merkle.path(merkle.levels(self.nodes[dealer]), at),
-                    self.boxes[dealer][holder],
-                )
+                path = merkle.path(self.nodes[dealer], self._graph.place(dealer, holder))
+                entries[dealer] = (path, self.boxes[dealer][holder])
         return msg.encode_relay(entries)
 
     # CHECK
@@ -139,12 +138,12 @@ class Book:
             else merkle.ZERO
             for i in self.position
         ]
-        self._entries = merkle.levels(leaves)
-        self.root = msg.survivor_root(self.sid, self.bitmap, self._entries[-1][0])
+        self._entries = merkle.flat_tree(leaves)
+        self.root = msg.survivor_root(self.sid, self.bitmap, merkle.root(self._entries))
 
     def survivor_list(self, index: int) -> bytes:
         path = merkle.path(self._entries, self.position[index])
-        return msg.encode_survivors(self.bitmap, self._entries[-1][0], path)
+        return msg.encode_survivors(self.bitmap, merkle.root(self._entries), path)
 
     def signers(self, index: int) -> list[int]:
         return [i for i in self.holders(index) if i in self.signatures]
@@ -172,7 +171,7 @@ class Book:
                 slots,
                 join({i: a.encode() for i, a in self.adverts.items()}),
                 self.sid,
-                join({i: b"".join(n) for i, n in self.nodes.items()}),
+                join(self.nodes),
                 join({i: join(b) for i, b in self.boxes.items()}),
                 self.total.astype(self.total.dtype.newbyteorder("<")).tobytes(),
                 join(self.masked),
@@ -196,7 +195,7 @@ class Book:
             }
             self.adverts = {i: read_advert(Reader(a, 0)) for i, a in _split(f[4]).items()}
             self.sid = f[5]
-            self.nodes = {i: [n[j : j + 32] for j in range(0, len(n), 32)] for i, n in _split(f[6]).items()}
+            self.nodes = _split(f[6])
             self.boxes = {i: _split(b) for i, b in _split(f[7]).items()}
             self.masked, self.signatures = _split(f[9]), _split(f[10])
             self.asked = set(_split(f[11]))

@@ -57,17 +57,16 @@ class SecAggClient:
         self._phase = Phase.IDLE
         self._state = ClientState()
         self.late = 0
-        graph = ring(
+        self._graph = ring(
             seat.roster.beacon,
             seat.roster.hash,
             seat.context.round,
             seat.context.cohort,
             seat.params.neighbours,
         )
-        self._neighbours = graph[seat.index]
-        own = () if seat.params.neighbours else (seat.index,)
-        self._holders = tuple(sorted((*self._neighbours, *own)))
-        self._graph = graph
+        self._neighbours = self._graph.neighbours(seat.index)
+        self._holders = self._graph.holders(seat.index)
+        self._digests: dict[int, bytes] = {}  # of adverts, by index; derived from the state
         if snapshot is not None:
             self._phase, self._state = ClientState.load(
                 seat.ledger.take_snapshot(seat.context.digest, self._aad(), snapshot)
@@ -184,20 +183,31 @@ class SecAggClient:
             raise Aborted(difference, "the server's round differs from this client's", (0,))
         if frame.session != context.digest[:16]:
             raise Aborted(AbortCode.PARAMS_MISMATCH, "the server is in another context", (0,))
-        own = self._state.advert
-        assert own is not None  # set by start()
-        leaf = own.digest(context.digest, seat.index)
-        if merkle.climb(leaf, context.cohort.index(seat.index), listed.path) != listed.root:
+        if (
+            merkle.climb(self._digest(seat.index), context.cohort.index(seat.index), listed.path)
+            != listed.root
+        ):
             raise Aborted(AbortCode.ROSTER_MISMATCH, "this client's advert is not on the list", (0,))
         if not set(listed.adverts) <= set(self._neighbours):
             raise Aborted(AbortCode.ROSTER_MISMATCH, "the list names clients that are no neighbours", (0,))
         self._enough(len(listed.adverts), "advertised")
         sid = msg.session_id(context.digest, listed.root, listed.joined)
         boxes = self._seal_boxes(sid, listed)
-        dealing_nodes = [self._state.dealt[h].node(seat.index, h) for h in self._holders]
+        body = msg.encode_shares(self._state.nodes, boxes)
         self._state.keep_shares(sid, listed.adverts, seat.index)
         self._phase = step(TABLE, SPENT, self._phase, Event.ADVANCE)
-        return (self._frame(Kind.SHARES, msg.encode_shares(dealing_nodes, boxes), sid),)
+        return (self._frame(Kind.SHARES, body, sid),)
+
+    def _digest(self, index: int) -> bytes:
+        """Digest of an advert: one's own, or a neighbour's as the server listed it."""
+        found = self._digests.get(index)
+        if found is None:
+            own = index == self._seat.index
+            advert = self._state.advert if own else self._state.adverts.get(index)
+            if advert is None:
+                raise LocalError("the session has not started")
+            found = self._digests[index] = advert.digest(self._seat.context.digest, index)
+        return found
 
     def _enough(self, neighbours: int, what: str) -> None:
         """Own shares must have at least t holders, the client itself included in a complete graph."""
@@ -210,15 +220,13 @@ class SecAggClient:
 
     def _seal_boxes(self, sid: bytes, listed: msg.KeyList) -> dict[int, bytes]:
         seat, context = self._seat, self._seat.context
-        own = self._state.advert
-        assert own is not None
         secret = mask_scalar(context.digest, self._state.key_seed)
-        digest = own.digest(context.digest, seat.index)
+        digest = self._digest(seat.index)
         boxes, chains = {}, {}
         for peer, advert in listed.adverts.items():
             chain = chain_at(seat.ledger, seat.identity, seat.roster, seat.index, peer, context.round)
             keys = pair_keys(sid, chain, agree(secret, advert.mask_key, peer), seat.index, peer)
-            theirs = advert.digest(context.digest, peer)
+            theirs = self._digests[peer] = advert.digest(context.digest, peer)
             aad = box_aad(sid, seat.index, peer, digest, theirs)
             boxes[peer] = seal_once(keys.outgoing, self._state.dealt[peer].encode(), aad)
             self._state.masks[peer] = keys.mask
@@ -242,24 +250,15 @@ class SecAggClient:
         self._phase = step(TABLE, SPENT, self._phase, Event.ADVANCE)
         return self._mask() if self._state.codes is not None else ()
 
-    def _open_box(self, dealer: int, path: Sequence[bytes], box: bytes) -> msg.Held:
-        seat, context, state = self._seat, self._seat.context, self._state
-        own, advert = state.advert, state.adverts[dealer]
-        assert own is not None
-        aad = box_aad(
-            state.sid,
-            dealer,
-            seat.index,
-            advert.digest(context.digest, dealer),
-            own.digest(context.digest, seat.index),
-        )
+    def _open_box(self, dealer: int, path: bytes, box: bytes) -> msg.Held:
+        seat, state = self._seat, self._state
+        aad = box_aad(state.sid, dealer, seat.index, self._digest(dealer), self._digest(seat.index))
         plain = open_once(state.incoming[dealer], box, aad)
         if plain is None:
             raise Aborted(AbortCode.BAD_KEY, f"the shares of {dealer} do not confirm the keys in use")
         held = msg.Held.decode(plain)
-        position = self._holders_of(dealer).index(seat.index)
-        root = merkle.climb(held.node(dealer, seat.index), position, path)
-        if not held.canonical() or root != advert.share_root:
+        root = merkle.climb(held.node(dealer, seat.index), self._graph.place(dealer, seat.index), path)
+        if not held.canonical() or root != state.adverts[dealer].share_root:
             complaint = msg.encode_complaint(dealer, state.incoming[dealer])
             raise Aborted(
                 AbortCode.BAD_SHARE,
@@ -268,10 +267,6 @@ class SecAggClient:
                 frames=(self._frame(Kind.COMPLAINT, complaint, state.sid),),
             )
         return held
-
-    def _holders_of(self, dealer: int) -> tuple[int, ...]:
-        around = self._graph[dealer]
-        return around if self._seat.params.neighbours else tuple(sorted((*around, dealer)))
 
     # MASKED
 
@@ -302,9 +297,7 @@ class SecAggClient:
         mismatch = AbortCode.ROSTER_MISMATCH
         if seat.index not in alive:
             raise Aborted(mismatch, "this client is not on the survivor list", (0,))
-        own = state.advert
-        assert own is not None
-        entry = msg.survivor_entry(seat.index, own.digest(context.digest, seat.index), state.masked)
+        entry = msg.survivor_entry(seat.index, self._digest(seat.index), state.masked)
         if merkle.climb(entry, context.cohort.index(seat.index), path) != entries:
             raise Aborted(mismatch, "the survivor list holds another vector of this client", (0,))
         strangers = (alive & set(self._neighbours)) - set(state.held)

@@ -13,16 +13,13 @@ from merveil.protocols.secagg.messages import NONCE, SALT, Advert, Held, seed_co
 
 @dataclass(frozen=True)
 class Dealing:
-    """The advert and what stands behind it. held: holder -> both its shares."""
+    """The advert and what stands behind it. held: holder -> both its shares. nodes: 32 bytes a holder."""
 
     advert: Advert
     seed: bytes = field(repr=False)
     key_seed: bytes = field(repr=False)
     held: dict[int, Held] = field(repr=False)
-
-    def nodes(self, dealer: int) -> list[bytes]:
-        """One committed node a holder, ascending."""
-        return [self.held[h].node(dealer, h) for h in sorted(self.held)]
+    nodes: bytes = field(repr=False)
 
 
 def deal(context: bytes, dealer: int, holders: Sequence[int], threshold: int, rng: Rng) -> Dealing:
@@ -40,6 +37,6 @@ def deal(context: bytes, dealer: int, holders: Sequence[int], threshold: int, rn
         rng.draw(NONCE, "secagg/nonce"),
         public_bytes(mask_scalar(context, key_seed)),
         seed_commitment(context, dealer, seed),
-        merkle.levels(nodes)[-1][0],
+        merkle.root(merkle.flat_tree(nodes)),
     )
-    return Dealing(advert, seed, key_seed, held)
+    return Dealing(advert, seed, key_seed, held, b"".join(nodes))

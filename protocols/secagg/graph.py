@@ -8,6 +8,7 @@ either side: a public function that neither server nor clients can steer.
 """
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -96,16 +97,45 @@ def find_degree(
     return None
 
 
+class Graph:
+    """Who shares with whom. Complete (k = 0): everybody, and a client holds a share of its own seeds too.
+
+    Sparse: the k/2 nearest on either side of a ring; a client holds none of its own.
+    """
+
+    def __init__(self, cohort: tuple[int, ...], order: tuple[int, ...], k: int) -> None:
+        self._cohort = cohort
+        self._position = {i: p for p, i in enumerate(cohort)}
+        self._order = order
+        self._place = {i: p for p, i in enumerate(order)}
+        self._half = k // 2
+        self._around: dict[int, tuple[int, ...]] = {}
+
+    def neighbours(self, index: int) -> tuple[int, ...]:
+        """Ascending, without the client itself."""
+        found = self._around.get(index)
+        if found is None:
+            found = self._around[index] = self._find(index)
+        return found
+
+    def _find(self, index: int) -> tuple[int, ...]:
+        if self._half == 0:
+            p = self._position[index]
+            return self._cohort[:p] + self._cohort[p + 1 :]
+        n, p = len(self._order), self._place[index]
+        return tuple(sorted(self._order[(p + s) % n] for s in range(-self._half, self._half + 1) if s))
+
+    def holders(self, dealer: int) -> tuple[int, ...]:
+        """Who holds shares of a dealer's seeds, ascending."""
+        return self._cohort if self._half == 0 else self.neighbours(dealer)
+
+    def place(self, dealer: int, holder: int) -> int:
+        """The holder's place j among the dealer's holders, from 0; its Shamir point is j + 1."""
+        return self._position[holder] if self._half == 0 else bisect_left(self.neighbours(dealer), holder)
+
+
 @lru_cache(maxsize=4)
-def ring(
-    beacon: bytes, roster_hash: bytes, round_: int, cohort: tuple[int, ...], k: int
-) -> dict[int, tuple[int, ...]]:
-    """Neighbours of every client of the cohort, ascending, without the client itself. k = 0: complete."""
-    if k == 0:
-        everyone = cohort
-        return {i: tuple(j for j in everyone if j != i) for i in everyone}
-    order = shuffled(beacon, roster_hash, "ring", round_, cohort)
-    n, half = len(order), k // 2
-    return {
-        order[p]: tuple(sorted(order[(p + s) % n] for s in range(-half, half + 1) if s)) for p in range(n)
-    }
+def ring(beacon: bytes, roster_hash: bytes, round_: int, cohort: tuple[int, ...], k: int) -> Graph:
+    """The graph of a round: k neighbours on a permuted ring, or complete for k = 0."""
+    order = shuffled(beacon, roster_hash, "ring", round_, cohort) if k else cohort
+    return Graph(cohort, order, k)

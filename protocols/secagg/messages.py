@@ -95,9 +95,9 @@ def decode_advert(body: bytes, sender: int) -> tuple[bytes, Advert]:
     return fingerprint, advert
 
 
-def encode_shares(nodes: Sequence[bytes], boxes: Mapping[int, bytes]) -> bytes:
-    """nodes: one a holder, ascending; boxes: one a neighbour that answered KEYS, ascending."""
-    return b"".join(nodes) + b"".join(boxes[i] for i in sorted(boxes))
+def encode_shares(nodes: bytes, boxes: Mapping[int, bytes]) -> bytes:
+    """nodes: 32 bytes a holder, ascending; boxes: one a neighbour that answered KEYS, ascending."""
+    return nodes + b"".join(boxes[i] for i in sorted(boxes))
 
 
 def decode_shares(
@@ -189,11 +189,11 @@ class KeyList:
     fingerprint: bytes
     root: bytes
     joined: int
-    path: tuple[bytes, ...]
+    path: bytes
     adverts: Mapping[int, Advert]
 
     def encode(self) -> bytes:
-        parts = [self.fingerprint, self.root, self.joined.to_bytes(2, "big"), *self.path]
+        parts = [self.fingerprint, self.root, self.joined.to_bytes(2, "big"), self.path]
         parts.append(len(self.adverts).to_bytes(2, "big"))
         for i, advert in sorted(self.adverts.items()):
             parts.append(i.to_bytes(2, "big") + advert.encode())
@@ -203,7 +203,7 @@ class KeyList:
 def decode_key_list(body: bytes, cohort: int) -> KeyList:
     reader = Reader(body, 0)
     fingerprint, root, joined = reader.take(FINGERPRINT), reader.take(DIGEST), reader.u16()
-    path = tuple(reader.take(DIGEST) for _ in range(merkle.depth(cohort)))
+    path = reader.take(DIGEST * merkle.depth(cohort))
     adverts: dict[int, Advert] = {}
     last = 0
     for _ in range(reader.u16()):
@@ -215,23 +215,23 @@ def decode_key_list(body: bytes, cohort: int) -> KeyList:
     return KeyList(fingerprint, root, joined, path, adverts)
 
 
-def encode_relay(entries: Mapping[int, tuple[Sequence[bytes], bytes]]) -> bytes:
+def encode_relay(entries: Mapping[int, tuple[bytes, bytes]]) -> bytes:
     """dealer -> (path from the holder's node to the dealer's share root, box)."""
     parts = [len(entries).to_bytes(2, "big")]
     for i, (path, box) in sorted(entries.items()):
-        parts += (i.to_bytes(2, "big"), *path, box)
+        parts += (i.to_bytes(2, "big"), path, box)
     return b"".join(parts)
 
 
-def decode_relay(body: bytes, depth: int) -> dict[int, tuple[list[bytes], bytes]]:
+def decode_relay(body: bytes, depth: int) -> dict[int, tuple[bytes, bytes]]:
     reader = Reader(body, 0)
-    entries: dict[int, tuple[list[bytes], bytes]] = {}
+    entries: dict[int, tuple[bytes, bytes]] = {}
     last = 0
     for _ in range(reader.u16()):
         index = reader.u16()
         if index <= last:
             raise malformed("dealers are not in ascending order", 0)
-        entries[index] = ([reader.take(DIGEST) for _ in range(depth)], reader.take(BOX))
+        entries[index] = (reader.take(DIGEST * depth), reader.take(BOX))
         last = index
     reader.end()
     return entries
@@ -246,14 +246,14 @@ def survivor_root(sid: bytes, bitmap: bytes, entries_root: bytes) -> bytes:
     return hash_fields("secagg/1/survivors", sid, bitmap, entries_root)
 
 
-def encode_survivors(bitmap: bytes, entries_root: bytes, path: Sequence[bytes]) -> bytes:
-    return bitmap + entries_root + b"".join(path)
+def encode_survivors(bitmap: bytes, entries_root: bytes, path: bytes) -> bytes:
+    return bitmap + entries_root + path
 
 
-def decode_survivors(body: bytes, cohort: int) -> tuple[bytes, bytes, list[bytes]]:
+def decode_survivors(body: bytes, cohort: int) -> tuple[bytes, bytes, bytes]:
     reader = Reader(body, 0)
     bitmap, root = reader.take((cohort + 7) // 8), reader.take(DIGEST)
-    path = [reader.take(DIGEST) for _ in range(merkle.depth(cohort))]
+    path = reader.take(DIGEST * merkle.depth(cohort))
     reader.end()
     if cohort % 8 and bitmap[-1] >> (cohort % 8):
         raise malformed("the bitmap names positions beyond the cohort", 0)

@@ -171,9 +171,10 @@ class SecAggServer:
         book = self._book
         receivers = book.joined_neighbours(sender)
         nodes, boxes = msg.decode_shares(frame.body, sender, len(book.holders(sender)), receivers)
-        if merkle.levels(nodes)[-1][0] != book.adverts[sender].share_root:
+        tree = merkle.flat_tree(nodes)
+        if merkle.root(tree) != book.adverts[sender].share_root:
             raise RemoteError("shares contradict their commitment", (sender,), AbortCode.BAD_SHARE)
-        book.nodes[sender] = nodes
+        book.nodes[sender] = tree
         book.boxes[sender] = boxes
 
     def _take_masked(self, sender: int, frame: Frame) -> None:
@@ -198,8 +199,7 @@ class SecAggServer:
         if plain is None:
             raise RemoteError("the complaint's key opens nothing", (sender,), AbortCode.BAD_KEY)
         held = msg.Held.decode(plain)
-        position = book.holders(dealer).index(sender)
-        if held.canonical() and held.node(dealer, sender) == book.nodes[dealer][position]:
+        if held.canonical() and held.node(dealer, sender) == book.node(dealer, sender):
             raise RemoteError("a complaint about good shares", (sender,), AbortCode.BAD_SHARE)
         why = f"client {dealer} dealt shares that contradict its commitment"
         self._fail(AbortCode.BAD_SHARE, why, (dealer,))

@@ -19,8 +19,9 @@ from merveil.protocols.snapshot import pack_fields, unpack_fields
 class ClientState:
     """Everything secret is left out of repr.
 
-    dealt: own shares by holder, until they are sent. masks, incoming: keys by neighbour, until used. held:
-    shares of others by dealer, until answered. masked: digest of the masked frame. seen: server frames.
+    dealt, nodes: own shares by holder and their commitments, until they are sent. masks, incoming: keys by
+    neighbour, until used. held: shares of others by dealer, until answered. masked: digest of the masked
+    frame. seen: server frames.
     """
 
     codes: Codes | None = field(default=None, repr=False)
@@ -28,6 +29,7 @@ class ClientState:
     seed: bytes = field(default=b"", repr=False)
     key_seed: bytes = field(default=b"", repr=False)
     dealt: dict[int, Held] = field(default_factory=dict, repr=False)
+    nodes: bytes = field(default=b"", repr=False)
     sid: bytes = b""
     adverts: dict[int, Advert] = field(default_factory=dict, repr=False)
     masks: dict[int, bytes] = field(default_factory=dict, repr=False)
@@ -40,14 +42,14 @@ class ClientState:
 
     def deal(self, dealing: Dealing) -> None:
         self.advert, self.seed, self.key_seed = dealing.advert, dealing.seed, dealing.key_seed
-        self.dealt = dict(dealing.held)
+        self.dealt, self.nodes = dict(dealing.held), dealing.nodes
 
     def keep_shares(self, sid: bytes, adverts: Mapping[int, Advert], own: int) -> None:
         """The shares have been sealed: keep only one's own, and drop the seed behind the mask key."""
         self.sid, self.adverts = sid, dict(adverts)
         if own in self.dealt:
             self.held[own] = self.dealt[own]
-        self.dealt, self.key_seed = {}, b""
+        self.dealt, self.nodes, self.key_seed = {}, b"", b""
 
     def forget_mask(self, masked: bytes) -> None:
         """The masked frame is built: keep its digest, never the means to build a second."""
@@ -72,12 +74,13 @@ class ClientState:
                 self.bitmap,
                 self.root,
                 _join({int(k): d for k, d in self.seen.items()}),
+                self.nodes,
             )
         )
 
     @classmethod
     def load(cls, data: bytes) -> "tuple[Phase, ClientState]":
-        f = unpack_fields(data, 15)
+        f = unpack_fields(data, 16)
         try:
             phase = Phase(f[0].decode())
         except ValueError as error:
@@ -97,6 +100,7 @@ class ClientState:
             bitmap=f[12],
             root=f[13],
             seen={Kind(k): d for k, d in _split(f[14], 32).items()},
+            nodes=f[15],
         )
         return phase, state
 

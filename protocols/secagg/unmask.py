@@ -80,7 +80,7 @@ def _seed(desk: Desk, book: Book, dealer: int, kind: int, excluded: dict[int, Ab
     good = []
     for point, holder in candidates:
         revealed = book.answers[holder][dealer]
-        if msg.proves(revealed, dealer, holder, kind, book.nodes[dealer][point - 1]):
+        if msg.proves(revealed, dealer, holder, kind, book.node(dealer, holder)):
             good.append((point, holder))
         else:
             excluded[holder] = AbortCode.BAD_SHARE
