@@ -1,11 +1,11 @@
-"""STSTNet's training step by hand: matrix products, and passes that stay in the cache.
+"""STSTNet's training step by hand, for many models at once.
 
-What torch's autograd does in some forty passes over [clips, 16, 900] arrays is here, for a chunk of models:
-one matrix product for the convolutions of all of them and one compiled pass (ReLU, sums, pooling, dropout,
-mean); the head on arrays a thirty-sixth of that size; one compiled pass for the gradient that normalisation
-spreads over every output and pooling sends to single ones, and one matrix product for the filters.
-Normalisation is affine and monotone, so it is applied to the pooled maxima only (to the minima where its
-weight is negative), which gives the same numbers.
+What torch's autograd does in some hundred passes over arrays too large for a cache is here, for a chunk of
+models and one clip at a time: one matrix product for the convolutions of all of them, one compiled pass from
+there to the loss and back, and one matrix product for the filters' gradient. Normalisation is affine and
+monotone, so it is applied to the pooled maxima only (to the minima where its weight is negative), which gives
+the same numbers. With BatchNorm the statistics are those of the batch, so the pass is cut in two and the
+convolutions are computed again on the way back, which costs less than keeping them.
 
 Shapes: m models, R = 16m rows, u clips, W windows of nine columns, q pooled cells, K classes.
 Equality with autograd and with a plain torch module is tested in tests/mer/test_ststnet.py.
@@ -21,14 +21,13 @@ import torch
 from numpy.typing import NDArray
 
 from merveil.mer.coins import Coins, keep_bits, stream
+from merveil.mer.models import ststnet_passes as passes
 from merveil.mer.models.stacked import Gradient
-from merveil.mer.models.ststnet_passes import backward, forward
 
 if TYPE_CHECKING:
     from merveil.mer.models.ststnet import STSTNet
 
 CHUNK = 8  # models of one matrix product; 128 rows reach the product's full speed
-BLOCK = 1024  # rows between two visits of the head, whose small operations cost their launch
 LONE = 1.4  # a model trained alone costs this much more a clip than one in a chunk
 
 
@@ -131,15 +130,133 @@ def _place_coins(net: "STSTNet", coins: Coins | None, task: Task) -> NDArray[np.
     return found
 
 
+class _Step:
+    """One chunk of models on one list of clips; numpy arrays share their memory with torch's."""
+
+    def __init__(self, net: "STSTNet", params: torch.Tensor, x: torch.Tensor, task: Task) -> None:
+        self.net, self.x, self.task = net, x, task
+        self.parts = net.views(params)
+        self.filters = net.filters(params).flatten(0, 1).contiguous()  # [R, 9c+1]
+        self.gamma, self.beta = self._norms("weight"), self._norms("bias")  # [m,16]
+        self.head = (
+            np.ascontiguousarray(self.parts["fc.weight"].numpy()),
+            np.ascontiguousarray(self.parts["fc.bias"].numpy()),
+        )
+        self.loss = torch.zeros(len(params))
+        self.d_filters = torch.zeros(self.filters.shape[1], len(self.filters))
+        shapes = (self.gamma.shape, self.beta.shape, self.head[0].shape, self.head[1].shape)
+        self.grads = tuple(np.zeros(shape, np.float32) for shape in shapes)
+        self.maps = torch.empty(len(self.filters), 9 * net.windows.count)
+        self.inside = net.windows.inside.numpy()
+
+    def _norms(self, what: str) -> NDArray[np.float32]:
+        return torch.cat([self.parts[f"norm{i}.{what}"] for i in (1, 2, 3)], 1).numpy()
+
+    def train(self, targets: torch.Tensor, packed: NDArray[np.uint8] | None) -> None:
+        """Fill the gradients. targets [m,u,K]; packed: dropout coins [u,m,bytes] or None."""
+        wanted = np.ascontiguousarray(targets.numpy())
+        if self.net.norm == "batch":
+            self._train_batch(wanted, packed)
+            return
+        windows, loss, maps = self.net.windows, self.loss.numpy(), self.maps.numpy()
+        by_clip = np.ascontiguousarray(wanted.transpose(1, 0, 2))
+        for j, clip in enumerate(self.task.clips):
+            torch.mm(self.filters, self.x[clip], out=self.maps)
+            passes.group_step(
+                maps, self.inside, self.gamma, self.beta, *self.head, self._keep(packed, j), by_clip[j],
+                windows.positions, self.net.eps, *self.grads, loss,
+            )  # fmt: skip
+            self.d_filters.addmm_(self.x[clip], self.maps.T)
+
+    def _train_batch(self, targets: NDArray[np.float32], packed: NDArray[np.uint8] | None) -> None:
+        seen, models = self._pool_all(packed), len(self.gamma)
+        member = (self.task.place >= 0).T[..., None].astype(np.float64)  # [u,m,1]
+        self.total = member.sum(0) * self.net.windows.positions  # [m,1]
+        safe = np.maximum(self.total, 1)
+        moments = [(a.reshape(-1, models, 16) * member).sum(0) / safe for a in (seen.sums, seen.squares)]
+        self.mean, self.var = moments[0], np.maximum(moments[1] - moments[0] ** 2, 0)
+        rate = 1 / np.sqrt(self.var + self.net.eps)
+        up = np.empty_like(seen.best)
+        statistics = (self.mean.astype(np.float32), rate.astype(np.float32))
+        passes.batch_head(
+            seen.best, seen.share, self.gamma, self.beta, *statistics, *self.head, targets,
+            *self.grads, up, self.loss.numpy(),
+        )  # fmt: skip
+        d_gamma, d_beta = self.grads[:2]
+        slope = rate**2 * self.gamma * d_gamma / safe  # the batch's sums are these gradients
+        shift = rate * self.gamma * d_beta / safe - self.mean * slope
+        slopes, shifts = ((member * a).reshape(len(up), -1).astype(np.float32) for a in (slope, shift))
+        maps = self.maps.numpy()
+        for j, clip in enumerate(self.task.clips):
+            torch.mm(self.filters, self.x[clip], out=self.maps)
+            passes.spread(maps, seen.where[j], self._keep(packed, j), up[j], shifts[j], slopes[j])
+            self.d_filters.addmm_(self.x[clip], self.maps.T)
+
+    def scores(self) -> torch.Tensor:
+        """Logits [m,u,K] in evaluation: running statistics where there are any, no dropout."""
+        seen, models = self._pool_all(None), len(self.gamma)
+        found = np.empty((len(seen.sums), models, self.net.classes), np.float32)
+        mean, rate = np.empty((models, 16), np.float32), np.empty((models, 16), np.float32)
+        if self.net.norm == "batch":
+            mean[:] = self._norms("running_mean")
+            rate[:] = 1 / np.sqrt(self._norms("running_var") + self.net.eps)
+        for j in range(len(found)):
+            if self.net.norm == "group":
+                for m in range(models):
+                    rows = slice(16 * m, 16 * m + 16)
+                    sums = (seen.sums[j, rows], seen.squares[j, rows])
+                    passes.group_statistics(*sums, self.net.windows.positions, self.net.eps, mean[m], rate[m])
+            pooled = (seen.best[j], seen.share[j])
+            passes.batch_scores(*pooled, self.gamma, self.beta, mean, rate, *self.head, found[j])
+        return torch.from_numpy(found).transpose(0, 1)
+
+    def _pool_all(self, packed: NDArray[np.uint8] | None) -> "Seen":
+        """Convolve and pool every clip."""
+        rows, windows = len(self.filters), self.net.windows
+        seen = Seen.empty(len(self.task.clips), rows, windows.cells, windows.count)
+        maps, gamma = self.maps.numpy(), self.gamma.ravel()
+        for j, clip in enumerate(self.task.clips):
+            torch.mm(self.filters, self.x[clip], out=self.maps)
+            out = (seen.sums[j], seen.squares[j], seen.best[j], seen.share[j], seen.where[j])
+            passes.pool(maps, self.inside, gamma, self._keep(packed, j), *out)
+        return seen
+
+    def _keep(self, packed: NDArray[np.uint8] | None, j: int) -> NDArray[np.uint8]:
+        """Dropout factors of the j-th clip, 0 or 2, or 1 where nothing is dropped: uint8 [R,W]."""
+        windows = self.net.windows.count
+        if packed is None:
+            return np.ones((len(self.filters), windows), np.uint8)
+        bits = np.unpackbits(packed[j], axis=-1, count=16 * windows, bitorder="little")
+        return (bits << 1).reshape(-1, windows)
+
+    def flat_gradient(self) -> torch.Tensor:
+        """[m, trainable] in the order of the layout."""
+        d_gamma, d_beta, d_weight, d_bias = (torch.from_numpy(g) for g in self.grads)
+        filters = self.d_filters.T.reshape(len(d_gamma), 16, -1)
+        parts = []
+        for low, high in passes.ENDS:
+            rows = slice(low, high)
+            parts += [filters[:, rows, :-1].flatten(1), filters[:, rows, -1]]
+            parts += [d_gamma[:, rows], d_beta[:, rows]]
+        return torch.cat([*parts, d_weight.flatten(1), d_bias], 1)
+
+    def running(self, before: torch.Tensor) -> torch.Tensor:
+        """Running statistics after this batch, as torch keeps them: [m,32]; a model without clips stays."""
+        unbiased = self.var * self.total / np.maximum(self.total - 1, 1)
+        now = [a[:, low:high] for low, high in passes.ENDS for a in (self.mean, unbiased)]
+        moved = torch.lerp(before, torch.from_numpy(np.concatenate(now, 1)).float(), self.net.momentum)
+        return torch.where(torch.from_numpy(self.total > 0), moved, before)
+
+
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What the forward pass leaves of some clips; see `ststnet_passes._forward`."""
+    """What pooling leaves of some clips; see `ststnet_passes.pool`."""
 
-    sums: NDArray[np.float32]  # [clips, R]
+    sums: NDArray[np.float32]  # [u, R]
     squares: NDArray[np.float32]
-    best: NDArray[np.float32]  # [clips, R, q]
+    best: NDArray[np.float32]  # [u, R, q]
     share: NDArray[np.float32]
-    where: NDArray[np.uint8]  # [clips, R, W]
+    where: NDArray[np.uint8]  # [u, R, W]
 
     @classmethod
     def empty(cls, clips: int, rows: int, cells: int, windows: int) -> "Seen":
@@ -147,205 +264,3 @@ class Seen:
         flat, pooled = (clips, rows), (clips, rows, cells)
         shapes = (flat, flat, pooled, pooled)
         return cls(*(np.empty(s, np.float32) for s in shapes), np.empty((clips, rows, windows), np.uint8))
-
-    @classmethod
-    def join(cls, parts: "list[Seen]") -> "Seen":
-        """All clips of the parts, in order."""
-        names = ("sums", "squares", "best", "share", "where")
-        return cls(*(np.concatenate([getattr(p, name) for p in parts]) for name in names))
-
-    def moments(self, models: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """sums and squares as [clips, m, 16]."""
-        shape = (len(self.sums), models, -1)
-        return torch.from_numpy(self.sums).view(shape), torch.from_numpy(self.squares).view(shape)
-
-    def pooled(self, models: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """best and share as [clips, m, 16, q]."""
-        shape = (len(self.best), models, 16, self.best.shape[2])
-        return torch.from_numpy(self.best).view(shape), torch.from_numpy(self.share).view(shape)
-
-
-class _Step:
-    """One chunk of models on one list of clips: forward, head, backward."""
-
-    def __init__(self, net: "STSTNet", params: torch.Tensor, x: torch.Tensor, task: Task) -> None:
-        self.net, self.x, self.task = net, x, task
-        self.m, self.u = len(task.models), len(task.clips)
-        self.parts = net.views(params)
-        self.filters = net.filters(params).flatten(0, 1).contiguous()  # [R, 9c+1]
-        self.gamma = torch.cat([self.parts[f"norm{i}.weight"] for i in (1, 2, 3)], 1)  # [m,16]
-        self.beta = torch.cat([self.parts[f"norm{i}.bias"] for i in (1, 2, 3)], 1)
-        self.member = torch.from_numpy((task.place >= 0).T.astype(np.float32))[..., None]  # [u,m,1]
-        self.streams = torch.zeros(16, 3)  # which filter belongs to which stream
-        self.streams[:3, 0] = self.streams[3:8, 1] = self.streams[8:, 2] = 1
-        self.weight = self.parts["fc.weight"]
-        self.loss = torch.zeros(self.m)
-        self.d_filters = torch.zeros(self.filters.shape[1], len(self.filters))
-        self.d_gamma, self.d_beta = torch.zeros(self.m, 16), torch.zeros(self.m, 16)
-        self.d_weight, self.d_bias = torch.zeros_like(self.weight), torch.zeros_like(self.parts["fc.bias"])
-        self.block = max(1, BLOCK // len(self.filters))
-        self.maps = torch.empty(min(self.block, self.u), len(self.filters), 9 * net.windows.count)
-
-    def train(self, targets: torch.Tensor, packed: NDArray[np.uint8] | None) -> None:
-        """Fill the gradients. targets [m,u,K]; packed: dropout coins [u,m,bytes] or None."""
-        blocks = [slice(s, min(s + self.block, self.u)) for s in range(0, self.u, self.block)]
-        if self.net.norm == "group":
-            for block in blocks:
-                keep = self._keep(packed, block)
-                seen = self._dense(block, keep)
-                up, shift, slope = self._head(targets[:, block], seen, *self._group_statistics(seen), block)
-                self._descend(block, keep, up, shift, slope, seen.where, fresh=True)
-            return
-        parts = [self._dense(block, self._keep(packed, block)) for block in blocks]
-        seen = Seen.join(parts)
-        up, shift, slope = self._head(targets, seen, *self._batch_statistics(seen), slice(0, self.u))
-        for block in blocks:
-            keep = self._keep(packed, block)
-            self._descend(block, keep, up[block], shift[block], slope[block], seen.where[block], fresh=False)
-
-    def scores(self) -> torch.Tensor:
-        """Logits [m,u,K] in evaluation: running statistics where there are any, no dropout."""
-        found = []
-        for start in range(0, self.u, self.block):
-            block = slice(start, min(start + self.block, self.u))
-            seen = self._dense(block, self._keep(None, block))
-            if self.net.norm == "group":
-                mean, spread = self._group_statistics(seen)
-            else:
-                mean = torch.cat([self.parts[f"norm{i}.running_mean"] for i in (1, 2, 3)], 1)[None]
-                var = torch.cat([self.parts[f"norm{i}.running_var"] for i in (1, 2, 3)], 1)[None]
-                spread = torch.rsqrt(var + self.net.eps)
-            found.append(self._features(seen, mean, spread)[1])
-        return torch.cat(found, 1)
-
-    # Dense work: [clips, R, 9W].
-
-    def _keep(self, packed: NDArray[np.uint8] | None, block: slice) -> NDArray[np.uint8]:
-        """Dropout factors 0 or 2, or 1 where nothing is dropped: uint8 [clips,R,W]."""
-        windows = self.net.windows.count
-        if packed is None:
-            return np.ones((len(self.task.clips[block]), len(self.filters), windows), np.uint8)
-        bits = np.unpackbits(packed[block], axis=-1, count=16 * windows, bitorder="little")
-        return (bits << 1).reshape(len(bits), -1, windows)
-
-    def _dense(self, block: slice, keep: NDArray[np.uint8]) -> "Seen":
-        """Convolve and pool a block's clips; the outputs after ReLU stay in the work space."""
-        clips, rows, windows = self.task.clips[block], len(self.filters), self.net.windows
-        seen = Seen.empty(len(clips), rows, windows.cells, windows.count)
-        falling = (self.gamma < 0).flatten().numpy().astype(np.uint8)
-        inside, maps = windows.inside.numpy(), self.maps.numpy()
-        for j, clip in enumerate(clips):
-            torch.mm(self.filters, self.x[clip], out=self.maps[j])
-            out = (seen.sums[j], seen.squares[j], seen.best[j], seen.share[j], seen.where[j])
-            forward(maps[j], inside, falling, keep[j], windows.cells, *out)
-        return seen
-
-    def _descend(
-        self,
-        block: slice,
-        keep: NDArray[np.uint8],
-        up: torch.Tensor,
-        shift: torch.Tensor,
-        slope: torch.Tensor,
-        where: NDArray[np.uint8],
-        fresh: bool,
-    ) -> None:
-        """Add the block's part of d loss / d filters.
-
-        up: [clips,m,16,q], gradient at the pooled cells; shift, slope: [clips,m,16], the affine part that
-        normalisation sends to every output; where: which of a window's nine outputs was pooled; fresh: the
-        work space still holds this block, else it is convolved again, which costs less than keeping it.
-        """
-        ups = up.flatten(1, 2).contiguous().numpy()
-        shifts, slopes = shift.flatten(1).numpy(), slope.flatten(1).numpy()
-        maps = self.maps.numpy()
-        for j, clip in enumerate(self.task.clips[block]):
-            if not fresh:
-                torch.mm(self.filters, self.x[clip], out=self.maps[j])
-            backward(maps[j], where[j], keep[j], ups[j], shifts[j], slopes[j])
-            self.d_filters.addmm_(self.x[clip], self.maps[j].T)
-
-    # The head: [clips, m, 16, q].
-
-    def _group_statistics(self, seen: "Seen") -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and 1/sd of each clip and stream, by filter: [clips,m,16]."""
-        sums, squares = seen.moments(self.m)
-        self.total = self.streams.sum(0) * self.net.windows.positions
-        mean = sums @ self.streams / self.total
-        var = (squares @ self.streams / self.total - mean.square()).clamp_min_(0)
-        return mean @ self.streams.T, torch.rsqrt(var + self.net.eps) @ self.streams.T
-
-    def _batch_statistics(self, seen: "Seen") -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and 1/sd over the clips of each model's batch: [1,m,16]."""
-        sums, squares = seen.moments(self.m)
-        self.total = self.member.sum(0) * self.net.windows.positions  # [m,1]
-        safe = self.total.clamp_min(1)
-        self.mean = (sums * self.member).sum(0) / safe
-        self.var = ((squares * self.member).sum(0) / safe - self.mean.square()).clamp_min_(0)
-        return self.mean[None], torch.rsqrt(self.var + self.net.eps)[None]
-
-    def _features(
-        self, seen: "Seen", mean: torch.Tensor, spread: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The linear layer's input [m,clips,16q] and its logits [m,clips,K]."""
-        best, share = seen.pooled(self.m)
-        scale = self.gamma * spread
-        shift = self.beta - mean * scale
-        features = scale[..., None] * best + shift[..., None] * share
-        features = features.transpose(0, 1).flatten(2)
-        return features, torch.baddbmm(self.parts["fc.bias"][:, None], features, self.weight.transpose(1, 2))
-
-    def _head(
-        self,
-        targets: torch.Tensor,
-        seen: "Seen",
-        mean: torch.Tensor,
-        spread: torch.Tensor,
-        block: slice,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Loss, gradients of everything after the convolutions, and what `_descend` needs."""
-        best, share = seen.pooled(self.m)
-        features, logits = self._features(seen, mean, spread)
-        log = torch.log_softmax(logits, -1)
-        self.loss -= (targets * log).sum((1, 2))
-        error = targets.sum(-1, keepdim=True) * log.exp() - targets  # [m,clips,K]
-        self.d_weight.baddbmm_(error.transpose(1, 2), features)
-        self.d_bias += error.sum(1)
-        up = torch.bmm(error, self.weight).transpose(0, 1).unflatten(-1, (16, -1))  # [clips,m,16,q]
-        level = (up * share).sum(-1)
-        tilt = ((up * best).sum(-1) - mean * level) * spread
-        self.d_beta += level.sum(0)
-        self.d_gamma += tilt.sum(0)
-        if self.net.norm == "group":
-            first = (self.gamma * level) @ self.streams / self.total @ self.streams.T
-            second = (self.gamma * tilt) @ self.streams / self.total @ self.streams.T
-        else:
-            safe = self.total.clamp_min(1)
-            first = (self.gamma * level).sum(0) / safe * self.member[block]
-            second = (self.gamma * tilt).sum(0) / safe * self.member[block]
-        slope = spread.square() * second
-        return up * (self.gamma * spread)[..., None], spread * first - mean * slope, slope
-
-    # Back to vectors.
-
-    def flat_gradient(self) -> torch.Tensor:
-        """[m, trainable] in the order of the layout."""
-        filters = self.d_filters.T.reshape(self.m, 16, -1)
-        parts, start = [], 0
-        for size in (3, 5, 8):
-            rows = slice(start, start + size)
-            parts += [filters[:, rows, :-1].flatten(1), filters[:, rows, -1]]
-            parts += [self.d_gamma[:, rows], self.d_beta[:, rows]]
-            start += size
-        return torch.cat([*parts, self.d_weight.flatten(1), self.d_bias], 1)
-
-    def running(self, before: torch.Tensor) -> torch.Tensor:
-        """Running statistics after this batch, as torch keeps them: [m, 32]; a model without clips stays."""
-        unbiased = self.var * self.total / (self.total - 1).clamp_min(1)
-        now, start = [], 0
-        for size in (3, 5, 8):
-            rows = slice(start, start + size)
-            now += [self.mean[:, rows], unbiased[:, rows]]
-            start += size
-        moved = torch.lerp(before, torch.cat(now, 1), self.net.momentum)
-        return torch.where(self.total > 0, moved, before)
