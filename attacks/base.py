@@ -61,7 +61,8 @@ class Public:
     """What every party knows of a round: the task, the start model, the recipe and the published result.
 
     start: float32 [P], the model before the round. lr: step of the clients' SGD; steps: how many of them,
-    on the full local batch. shape: (height, width, channels) of a raw feature image.
+    on the full local batch. shape: (height, width, channels) of a raw feature image. class_weight: float64
+    [K], the loss weight of each class. clips: how many clips each client holds.
     proxy_x [m,h,w,c], proxy_y [m]: features of people outside the federation.
     challenge_x, challenge_y: records of which a membership attack is asked whether they took part.
     aggregate: float64 [P], the published mean update, or None where no round result is known.
@@ -78,12 +79,14 @@ class Public:
     bits: int
     max_weight: int
     cohort: int
+    clips: int
+    class_weight: Floats
     proxy_x: NDArray[Any]
     proxy_y: NDArray[np.int64]
     challenge_x: NDArray[Any] | None = None
     challenge_y: NDArray[np.int64] | None = None
     aggregate: Floats | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the network
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,24 +122,28 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Thresholds fixed before any run. success: a control must reach it with its point score, and its
-    interval must exclude chance. harmless: the largest score that the word *protected* allows."""
+    """Thresholds fixed before any run.
+
+    success: a control must reach it with its point score, and its interval must exclude chance.
+    margin: the largest score above chance that the word *protected* allows.
+    """
 
     success: float
-    harmless: float
+    margin: float
 
 
-Infer = Callable[[Any, Public, np.random.Generator], Any]
-Score = Callable[[Any, Any, np.random.Generator], Finding]
+Infer = Callable[[Any, Public, np.random.Generator], Any]  # view, public, rng -> guess of one round
+Score = Callable[[Any, Any, np.random.Generator], Finding]  # guesses, truths of all rounds, rng
 
 
 @dataclass(frozen=True, slots=True)
 class Attack:
     """One line of the catalogue: one module, one `ATTACK`.
 
-    infer(view, public, rng) -> guess; score(guess, truth, rng) -> Finding; setting names the scenario of
-    `attacks.scenario` that it is tried on. on_sum: it reads the published sum, so no exact secure
-    aggregation can stop it (a non-claim). plain_words: the question in a study coordinator's words.
+    infer(view, public, rng) -> guess, round by round; score(guesses, truths, rng) -> Finding over all rounds.
+    setting names the entry of `attacks.settings.SETTINGS` that it is tried on. on_sum: it reads the published
+    sum, so no exact secure aggregation can stop it (a non-claim).
+    plain_words: the question in a study coordinator's words.
     """
 
     id: str

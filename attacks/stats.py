@@ -49,6 +49,19 @@ def bootstrap_mean(
     return mean - float(high) * spread, mean - float(low) * spread
 
 
+def bounded_mean(values: Floats, rng: np.random.Generator, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of the mean of independent values [n] in [0, 1].
+
+    Bootstrap-t inside [0, 1]; where all values sit on an edge it is the exact binomial bound, since the mean
+    is at least the share of values that reach the edge: ten perfect rounds do not prove perfection.
+    """
+    low, high = bootstrap_mean(values, rng, confidence)
+    n = len(values)
+    if (values == 1.0).all() or (values == 0.0).all():
+        return clopper_pearson(n if values[0] == 1.0 else 0, n, confidence)
+    return max(0.0, low), min(1.0, high)
+
+
 def auc(members: Floats, others: Floats) -> float:
     """Chance that a member scores above a non-member; ties count one half. Mann-Whitney 1947."""
     order = np.concatenate([members, others])

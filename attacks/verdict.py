@@ -1,8 +1,8 @@
 """Four verdicts from a finding, its positive control and thresholds that were fixed beforehand.
 
 Guarantees: no single lucky try breaks a claim (the 99.8 % interval decides *broken*), no weak try protects
-one (the 95 % interval must lie below `harmless` for *protected*), and an attack whose control does not win
-proves nothing. Source: DESIGN section 6, THREATS sections 3 and 6.
+one (the 95 % interval must lie below chance plus the margin for *protected*), and an attack whose control
+does not win proves nothing. Source: DESIGN section 6, THREATS sections 3 and 6.
 """
 
 import enum
@@ -26,10 +26,9 @@ def judge(finding: Finding, control: Finding, rule: Rule) -> Verdict:
     """Verdict on one claim for one scheme; larger scores are worse for the clients."""
     if not succeeded(control, rule):
         return Verdict.CONTROL_FAILED
-    if finding.strict[0] > rule.harmless or (
-        finding.strict[0] > finding.chance and finding.ci95[1] > rule.harmless
-    ):
+    harmless = finding.chance + rule.margin
+    if finding.strict[0] > harmless or (finding.strict[0] > finding.chance and finding.ci95[1] > harmless):
         return Verdict.BROKEN
-    if finding.ci95[1] <= rule.harmless:
+    if finding.ci95[1] <= harmless:
         return Verdict.PROTECTED
     return Verdict.UNDERPOWERED

@@ -1,0 +1,72 @@
+"""A20: does a frame give away how many clips a client holds, by a number in clear or by its length?
+
+Reads the weight coordinate of each client's frame as if it were in clear, and, where that is no weight, ranks
+clients by the bytes they sent. Timing is not looked at: the in-process driver has no clock (a declared gap).
+Source: THREATS A20.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from merveil.attacks import stats
+from merveil.attacks.base import CURIOUS_SERVER, Attack, Finding, Public, Rule
+from merveil.attacks.reading import weights
+from merveil.protocols.frame import SERVER
+
+
+def bytes_sent(view: Any) -> dict[int, int]:
+    """client -> bytes of all its frames to the server."""
+    total: dict[int, int] = {}
+    for frame in view.frames:
+        if frame.sender != SERVER and frame.to == SERVER:
+            total[frame.sender] = total.get(frame.sender, 0) + len(frame.encode())
+    return total
+
+
+def infer(view: Any, public: Public, rng: np.random.Generator) -> dict[str, Any]:
+    """{"weights": {client: guess}, "sizes": how many different byte counts the clients have}."""
+    sent, read = bytes_sent(view), weights(view)
+    sizes = sorted(set(sent.values()))
+    guess = {}
+    for client in sent:
+        value = read.get(client, 0)
+        if not 1 <= value <= public.max_weight:
+            # Evenly spread over the range by rank of length; with one length only, the middle.
+            rank = (sizes.index(sent[client]) + 0.5) / len(sizes)
+            value = 1 + int(rank * public.max_weight)
+        guess[client] = value
+    return {"weights": guess, "sizes": len(sizes)}
+
+
+def score(guesses: Any, truths: Any, rng: np.random.Generator) -> Finding:
+    """Share of clients whose weight is guessed exactly; chance is the likeliest single value."""
+    pairs = [(g["weights"].get(c), w) for g, t in zip(guesses, truths) for c, w in t.weights.items()]
+    hits, n = sum(a == b for a, b in pairs), len(pairs)
+    ci, strict = stats.both_intervals(stats.clopper_pearson, hits, n)
+    values = np.array([w for _, w in pairs])
+    return Finding(
+        score=hits / n,
+        chance=float(np.bincount(values).max() / n),
+        ci95=ci,
+        strict=strict,
+        n=n,
+        unit="clients",
+        statistic="share of clients whose clip count is read exactly",
+        details={"different_frame_lengths": float(max(g["sizes"] for g in guesses))},
+    )
+
+
+ATTACKS = (
+    Attack(
+        id="A20",
+        title="clip counts from numbers in clear or frame lengths",
+        plain_words="Can the server see how many clips a participant's device holds?",
+        adversary=CURIOUS_SERVER,
+        setting="weighted",
+        infer=infer,
+        score=score,
+        rule=Rule(success=0.9, margin=0.1),
+        source="THREATS A20.",
+    ),
+)

@@ -1,0 +1,34 @@
+"""id -> attack. An attack is one file `a<number>_<name>.py` with a tuple `ATTACKS`; nothing else lists it."""
+
+import pkgutil
+import re
+from functools import cache
+from importlib import import_module
+
+import merveil.attacks
+from merveil.attacks.base import Attack
+from merveil.mer.errors import InputError
+
+_FILE = re.compile(r"a\d\d_\w+")
+
+
+@cache
+def attacks() -> dict[str, Attack]:
+    """All attacks by id, in the order of their ids. ValueError where two files claim one id."""
+    found: dict[str, Attack] = {}
+    for module in sorted(m.name for m in pkgutil.iter_modules(merveil.attacks.__path__)):
+        if not _FILE.fullmatch(module):
+            continue
+        for attack in import_module(f"merveil.attacks.{module}").ATTACKS:
+            if attack.id in found:
+                raise ValueError(f"two attacks are called {attack.id}")
+            found[attack.id] = attack
+    return found
+
+
+def get(name: str) -> Attack:
+    """The attack of an id, upper or lower case; InputError lists the known ones."""
+    known = {k.lower(): v for k, v in attacks().items()}
+    if name.lower() not in known:
+        raise InputError(f"there is no attack {name!r}; there are: {', '.join(attacks())}")
+    return known[name.lower()]

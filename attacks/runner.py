@@ -1,0 +1,90 @@
+"""Try an attack on a scheme: record its setting, let it guess from the views, score with the truth.
+
+Guarantees: the order is record, infer on all rounds, then score; `infer` is never called with a truth.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from merveil.attacks.base import Attack, Finding
+from merveil.attacks.scenario import Case, Setting, Task, largest_cohort, record
+from merveil.attacks.wire import Wire
+from merveil.mer.errors import InputError
+
+# What each attack is tried on in the quick form. Sizes give the power that docs/attacks.md states.
+SETTINGS: dict[str, Setting] = {
+    "one-clip": Setting(clips=1, cohort=16, rounds=5),
+    "few-clips": Setting(clips=2, cohort=20, rounds=20),
+    "small-sum": Setting(clips=2, cohort=5, rounds=24),
+    "weighted": Setting(clips=1, cohort=20, rounds=5, weighted=True),
+}
+LEAST_COHORT = 5  # secure schemes refuse fewer by default
+COHORTS = (2, 5, 10, 20, 60)
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A finding, and what pictures and tests need of the way to it."""
+
+    attack: Attack
+    scheme: str
+    finding: Finding
+    guesses: list[Any] = field(repr=False)
+    cases: list[Case] = field(repr=False)
+
+
+def fitted(setting: Setting, task: Task) -> Setting:
+    """The setting with as many clients as the archive has room for; InputError below five."""
+    room = largest_cohort(task.archive, setting.clips)
+    if room < min(LEAST_COHORT, setting.cohort):
+        raise InputError(
+            f"attacks need at least {LEAST_COHORT} clients of {setting.clips} clips and as many clips again "
+            f"that take no part; this archive has room for {room} such clients"
+        )
+    return replace(setting, cohort=min(setting.cohort, room))
+
+
+def run(attack: Attack, cases: Sequence[Case], seed: int) -> tuple[list[Any], Finding]:
+    """Guesses from the views, then the finding from the truths."""
+    rng = np.random.default_rng([seed, 99])
+    guesses = [attack.infer(case.view, case.public, rng) for case in cases]
+    return guesses, attack.score(guesses, [case.truth for case in cases], rng)
+
+
+def try_attack(
+    attack: Attack, task: Task, scheme: str, seed: int = 0, setting: Setting | None = None
+) -> Trial:
+    """One attack against one scheme's real frames. InputError: too little data for its setting."""
+    if attack.setting == "wire":
+        return try_on_wires(attack, scheme, [Wire(scheme)], seed)
+    chosen = fitted(setting or SETTINGS[attack.setting], task)
+    cases = record(task, scheme, chosen, attack.adversary, seed)
+    guesses, finding = run(attack, cases, seed)
+    return Trial(attack, scheme, finding, guesses, cases)
+
+
+def try_on_wires(attack: Attack, scheme: str, wires: Sequence[Wire], seed: int) -> Trial:
+    """A network attack on rounds that it may disturb; it needs neither a task nor a truth."""
+    rng = np.random.default_rng([seed, 98])
+    nothing: Any = None
+    guesses = [attack.infer(wire, nothing, rng) for wire in wires]
+    return Trial(attack, scheme, attack.score(guesses, [None] * len(guesses), rng), guesses, [])
+
+
+def cohort_curve(
+    attack: Attack, task: Task, scheme: str, seed: int = 0, rounds: int = 12
+) -> dict[int, Finding]:
+    """An attack on the sum at the cohorts of COHORTS that the archive has room for."""
+    setting = SETTINGS[attack.setting]
+    room = largest_cohort(task.archive, setting.clips)
+    found = {}
+    for cohort in [c for c in COHORTS if c <= room]:
+        trial = try_attack(attack, task, scheme, seed, replace(setting, cohort=cohort, rounds=rounds))
+        found[cohort] = trial.finding
+    return found
+
+
+__all__ = ["COHORTS", "SETTINGS", "Trial", "cohort_curve", "run", "try_attack", "try_on_wires"]

@@ -1,0 +1,201 @@
+"""Rounds to attack: clients with few clips, one real aggregation recorded, view and truth kept apart.
+
+Guarantees: client updates are made by the network's own training gradient, every round goes through
+`SecureAggregator` with its real frames, and what an attack gets is the view of its declared coalition.
+Dropout is off and the local batch is full, so that a failed attack is not luck (THREATS section 1).
+Persons are split once: those outside the federation are the attacker's public data.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from merveil.attacks.base import Adversary, Public
+from merveil.fl.aggregator import SecureAggregator
+from merveil.mer.errors import InputError
+
+if TYPE_CHECKING:
+    from merveil.mer.data.archive import Archive
+
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How many clips a client holds, how many clients there are, and how many rounds are recorded."""
+
+    clips: int
+    cohort: int
+    rounds: int
+    steps: int = 1
+    weighted: bool = False
+
+
+@dataclass(frozen=True)
+class Task:
+    """The recognition task a federation works on; lr and clip as the federated defaults have them."""
+
+    archive: "Archive" = field(repr=False)
+    model: str = "ststnet"
+    options: dict[str, Any] = field(default_factory=dict)
+    lr: float = 1.0
+    clip: float = 8.0
+    bits: int = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What only the scorer knows. held: client -> archive rows; counts: client -> class counts [K].
+
+    members: bool [m], which challenge records took part; groups: person of each challenge record.
+    """
+
+    archive: "Archive" = field(repr=False)
+    held: dict[int, Index]
+    counts: dict[int, NDArray[np.int64]]
+    members: NDArray[np.bool_]
+    owners: NDArray[np.int64]  # client that held a challenge record, 0 for none
+    challenge: Index
+    weights: dict[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One recorded round: what the adversary sees, what everyone knows, and the truth for the scorer."""
+
+    view: Any
+    public: Public
+    truth: Truth
+
+
+def outside_persons(archive: "Archive", share: float = 0.3, seed: int = 0) -> NDArray[np.bool_]:
+    """Which clips belong to people outside the federation: whole persons, drawn by seed, bool [n]."""
+    persons = np.array(archive.persons())
+    count = max(1, round(share * len(persons)))
+    if len(persons) < 3:
+        raise InputError(f"attacks need clips of at least 3 persons, the archive has {len(persons)}")
+    chosen = np.random.default_rng([seed, 7]).permutation(persons)[:count]
+    return np.asarray(np.isin(archive.person, chosen))
+
+
+def largest_cohort(archive: "Archive", clips: int) -> int:
+    """Most clients of that many clips that leave as many inside clips again as non-members."""
+    return int((~outside_persons(archive)).sum()) // (2 * clips)
+
+
+def record(task: Task, scheme: str, setting: Setting, adversary: Adversary, seed: int) -> list[Case]:
+    """Record the setting's rounds under a scheme; InputError where the archive is too small for it."""
+    room = largest_cohort(task.archive, setting.clips)
+    if setting.cohort > room:
+        raise InputError(
+            f"{setting.cohort} clients of {setting.clips} clips: this archive has room for {room} of them"
+        )
+    outside = outside_persons(task.archive)
+    return [_round(task, scheme, setting, adversary, outside, seed, r) for r in range(setting.rounds)]
+
+
+def _round(
+    task: Task,
+    scheme: str,
+    setting: Setting,
+    adversary: Adversary,
+    outside: NDArray[np.bool_],
+    seed: int,
+    number: int,
+) -> Case:
+    """Draw who holds what, train one step, aggregate for real, and cut the view."""
+    rng = np.random.default_rng([seed, number])
+    inside = rng.permutation(np.flatnonzero(~outside))
+    taken = setting.cohort * setting.clips
+    held = {i + 1: np.sort(rows) for i, rows in enumerate(inside[:taken].reshape(setting.cohort, -1))}
+    challenge = np.concatenate([inside[:taken], inside[taken : 2 * taken]])
+    owners = np.concatenate([np.repeat(np.arange(setting.cohort) + 1, setting.clips), np.zeros(taken)])
+    public = _public(task, scheme, setting, outside, challenge, seed, number)
+    updates = client_updates(task, public, list(held.values()))
+    sizes = [setting.clips] * setting.cohort
+    if setting.weighted:
+        sizes = [int(v) for v in rng.integers(1, public.max_weight + 1, setting.cohort)]
+    aggregate = aggregator(scheme, public).mean(updates, weights=sizes if setting.weighted else None)
+    k = len(task.archive.classes)
+    truth = Truth(
+        archive=task.archive,
+        held=held,
+        counts={c: np.bincount(task.archive.y[rows], minlength=k) for c, rows in held.items()},
+        members=owners > 0,
+        owners=owners.astype(np.int64),
+        challenge=challenge,
+        weights=dict(zip(held, sizes)),
+    )
+    return Case(aggregate.transcript.view(adversary.corrupted), public, truth)
+
+
+def aggregator(scheme: str, public: Public) -> SecureAggregator:
+    """A recording aggregator; in process one program holds all keys, so it measures and does not protect."""
+    return SecureAggregator(
+        scheme,
+        clip=public.clip,
+        bits=public.bits,
+        max_weight=public.max_weight if public.max_weight > 1 else None,
+        max_cut=1.0,
+        record=True,
+    )
+
+
+def _public(
+    task: Task,
+    scheme: str,
+    setting: Setting,
+    outside: NDArray[np.bool_],
+    challenge: Index,
+    seed: int,
+    number: int,
+) -> Public:
+    from merveil.mer.models.stacked import build
+
+    archive = task.archive
+    h, w, c = archive.x.shape[1:]
+    net = build(task.model, c, h, w, len(archive.classes), **task.options)
+    counts = np.maximum(np.bincount(archive.y[~outside], minlength=len(archive.classes)), 1)
+    return Public(
+        scheme=scheme,
+        model=task.model,
+        shape=(h, w, c),
+        classes=archive.classes,
+        start=net.init(1000 * seed + number),
+        lr=task.lr,
+        steps=setting.steps,
+        clip=task.clip,
+        bits=task.bits,
+        max_weight=32 if setting.weighted else 1,
+        cohort=setting.cohort,
+        clips=setting.clips,
+        class_weight=counts.sum() / (len(counts) * counts),
+        proxy_x=archive.x[outside],
+        proxy_y=archive.y[outside],
+        challenge_x=archive.x[challenge],
+        challenge_y=archive.y[challenge],
+        options=task.options,
+    )
+
+
+def client_updates(task: Task, public: Public, held: Sequence[Index]) -> list[NDArray[np.float64]]:
+    """Each client's update after `steps` full-batch SGD steps: the network's own training gradient."""
+    import torch
+
+    from merveil.attacks.replay import loss_targets
+    from merveil.mer.models.stacked import build
+
+    archive = task.archive
+    h, w, c = public.shape
+    net = build(task.model, c, h, w, len(public.classes), **public.options)
+    flat = np.concatenate(held)
+    ready = torch.from_numpy(net.prepare(archive.x[flat]))
+    rows = np.arange(len(flat), dtype=np.int64).reshape(len(held), -1)
+    targets = loss_targets(torch.from_numpy(archive.y[flat][rows]), public.class_weight)
+    params = torch.from_numpy(np.tile(public.start, (len(held), 1)))
+    for _ in range(public.steps):
+        params = params - public.lr * net.gradients(params, ready, rows, targets, None).value
+    return [np.asarray(row, dtype=np.float64) for row in (params.numpy() - public.start)]

@@ -1,0 +1,19 @@
+"""The positive control of each attack: the same attack where it must win.
+
+`plain`, read by the server, is the control of every attack on frames; attacks on the wire use a weakened
+server of `audits.broken`. The weakened parts are in no registry and reachable from no option.
+"""
+
+from merveil.attacks.base import Attack
+from merveil.attacks.runner import Trial, try_attack, try_on_wires
+from merveil.attacks.scenario import Task
+from merveil.attacks.wire import Wire
+from merveil.audits.broken.unsigned import UnsignedServer
+
+
+def control_of(attack: Attack, task: Task, seed: int = 0) -> Trial:
+    """Run the control; its `scheme` says what it ran on."""
+    if attack.setting == "wire":
+        wires = [Wire("plain", server=UnsignedServer)]
+        return try_on_wires(attack, "plain, signatures not checked", wires, seed)
+    return try_attack(attack, task, "plain", seed)

@@ -1,0 +1,70 @@
+"""Attacks read views: their files import neither the scenario that knows the truth nor client state."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import merveil.attacks
+from merveil.attacks.registry import attacks, get
+from merveil.mer.errors import InputError
+
+FOLDER = Path(merveil.attacks.__path__[0])
+FILES = sorted(FOLDER.glob("a[0-9][0-9]_*.py"))
+ALLOWED = {
+    "merveil.attacks.base",
+    "merveil.attacks.reading",
+    "merveil.attacks.reconstruction",
+    "merveil.attacks.replay",
+    "merveil.attacks.stats",
+    "merveil.attacks.wire",
+    "merveil.protocols.frame",
+}
+
+
+def imported(tree: ast.AST) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "merveil.attacks":
+            found |= {f"merveil.attacks.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return {name for name in found if name.startswith("merveil")}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_an_attack_imports_nothing_that_knows_the_truth(path: Path) -> None:
+    names = imported(ast.parse(path.read_text()))
+    assert names <= ALLOWED, f"{path.name} imports {sorted(names - ALLOWED)}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_infer_never_touches_a_truth(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("infer"):
+            assert [a.arg for a in node.args.args] == ["view", "public", "rng"]
+            touched = {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
+            assert not touched & {"truth", "held", "members", "owners", "states"}
+
+
+def test_the_lint_sees_a_forbidden_import() -> None:
+    bad = ast.parse(
+        "from merveil.attacks import scenario\nfrom merveil.fl.aggregator import SecureAggregator"
+    )
+    assert imported(bad) == {"merveil.attacks.scenario", "merveil.fl.aggregator"}
+
+
+def test_registry_finds_every_file_and_names_the_unknown() -> None:
+    from_files = {path.stem.split("_")[0].upper() for path in FILES}
+    assert {name.split("-")[0] for name in attacks()} == from_files
+    assert get("a24").id == "A24"
+    with pytest.raises(InputError, match="there is no attack 'A99'; there are: A17"):
+        get("A99")
+
+
+def test_every_attack_declares_its_adversary_and_thresholds() -> None:
+    for attack in attacks().values():
+        assert attack.adversary.corrupted and attack.adversary.powers and attack.plain_words.endswith("?")
+        assert 0 < attack.rule.success <= 1 and 0 < attack.rule.margin < attack.rule.success
