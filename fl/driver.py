@@ -28,6 +28,7 @@ from merveil.mer.errors import InputError
 from merveil.mer.models.registry import get
 from merveil.mer.models.stacked import StackedNet, build
 from merveil.protocols.errors import LocalError
+from merveil.protocols.policy import SECURE_SCHEMES, Policy
 from merveil.protocols.registry import get as get_scheme
 
 if TYPE_CHECKING:
@@ -212,15 +213,13 @@ def federated_net(options: TrainOptions, shape: tuple[int, int, int], classes: i
 
 def check_cohort(scheme: str, rule: str, clients: int, label: str = "") -> None:
     """InputError unless the scheme takes this many clients. LocalError: unknown scheme."""
-    from merveil.protocols.policy import Policy
-
     where = f"fold {label} leaves" if label else f"--clients {rule} gives"
     if clients == 0:
         raise InputError(f"{where} no client with a clip to train on")
     entry = get_scheme(scheme)
     try:
         params = entry.params(clients, 1)
-        small = params.corrupt > 0 and params.honest < Policy(anchor=bytes(32)).min_honest
+        small = scheme in SECURE_SCHEMES and params.honest < Policy(anchor=bytes(32)).min_honest
     except LocalError as error:
         raise InputError(f"{where} {clients} clients, and {scheme} refuses that: {error}{_ADVICE}") from error
     if small:
@@ -232,9 +231,9 @@ _ADVICE = "; take more clients (--clients subject or site:K), or --scheme plain,
 
 def guarantee(scheme: str, clients: int) -> str:
     """What the server learns, in one sentence, from the scheme's own parameters."""
-    params = get_scheme(scheme).params(clients, 1)
-    if params.honest == 0:
+    if scheme not in SECURE_SCHEMES:
         return "none: the server reads every client's update and clip count"
+    params = get_scheme(scheme).params(clients, 1)
     graph = f"{params.neighbours} neighbours" if params.neighbours else "complete graph"
     return (
         f"the server gets sums over at least {params.honest} honest clients; threshold {params.threshold}, "

@@ -28,7 +28,6 @@ _RANGES: dict[str, tuple[float, float]] = {
     "local_epochs": (1, 100_000),
     "batch": (0, 1_000_000),
     "lr": (1e-12, 1e6),
-    "momentum": (0, 0.9999),
     "weight_decay": (0, 1e3),
     "label_smoothing": (0, 0.99),
     "server_lr": (1e-12, 1e6),
@@ -51,7 +50,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 class TrainOptions:
     """Everything that decides a federated run, apart from the data themselves.
 
-    lr, momentum, weight_decay, prox_mu act at the clients (batch 0: all clips of a client at once);
+    lr, weight_decay, prox_mu act at the clients (batch 0: all clips of a client at once);
     server_* act at the server. update_clip bounds every coordinate of a client's update, `bits` is the width
     of its grid. max_weight caps the clip count with which a client weighs; 0 takes the power of two that
     holds the largest count. drop_rate: share of the clients that fail in a round, drawn from the seed.
@@ -69,7 +68,6 @@ class TrainOptions:
     local_epochs: int = 1
     batch: int = 0
     optimiser: str = "sgd"
-    momentum: float = 0.0
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
     class_weights: bool = True

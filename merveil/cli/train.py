@@ -116,6 +116,6 @@ def _table(values: Mapping[str, Any]) -> dict[str, Any]:
 def _summary(result: Mapping[str, Any]) -> str:
     return (
         f"{result['run']}: {result['model']} after {result['rounds']} rounds over {result['clients']} "
-        f"clients ({result['scheme']}), model {result['model_sha256'][:12]}, {result['seconds']:.1f} s; a model is "
-        "scored by `merveil evaluate` on people it has not seen"
+        f"clients ({result['scheme']}), model {result['model_sha256'][:12]}, {result['seconds']:.1f} s; "
+        "a model is scored by `merveil evaluate` on people it has not seen"
     )

@@ -36,3 +36,43 @@ def people() -> Archive:
     """Nine persons on two sites: one with a single clip, one with a single class, one with many clips."""
     clips = [[0, 1, 2, 0], [1, 1, 0], [2], [0, 0, 0], [0, 1, 2] * 3, [2, 1], [0, 2, 1], [1, 0, 0, 2], [0, 1]]
     return build(clips, sites=["a"] * 5 + ["b"] * 4)
+
+
+def linear_net(shape, classes):
+    """Softmax regression on pixels in [0, 1] as a stack: no dropout, so a gradient has one right value."""
+    import torch
+
+    from merveil.mer.models.stacked import StackedNet
+
+    class Linear(StackedNet):
+        name = "linear"
+
+        def init(self, seed):
+            return np.random.default_rng(seed).normal(0, 0.05, self.size).astype(np.float32)
+
+        def prepare(self, x):
+            return (x.reshape(len(x), -1) / 255.0 - 0.5).astype(np.float32)
+
+        def logits(self, params, x, *, train, generator=None):
+            parts = self.views(params)
+            if x.ndim == 2:
+                x = x.expand(len(params), *x.shape)
+            return torch.baddbmm(parts["bias"][:, None], x, parts["weight"].transpose(1, 2))
+
+    pixels = int(np.prod(shape))
+    return Linear(shape, classes, (("weight", (classes, pixels)), ("bias", (classes,))))
+
+
+@pytest.fixture
+def linear(monkeypatch):
+    """Federations of this test train softmax regression, whatever model is named."""
+    monkeypatch.setattr(
+        "merveil.fl.driver.build", lambda name, c, h, w, k, **options: linear_net((h, w, c), k)
+    )
+
+
+@pytest.fixture
+def small(make) -> Archive:
+    """Seven persons with 1 to 9 clips of 4x4 pixels on two sites."""
+    clips = [[0, 1, 2, 0], [1, 1, 0], [2], [0, 0, 0], [0, 1, 2] * 3, [2, 1], [1, 0, 0, 2]]
+    return make(clips, sites=["a"] * 4 + ["b"] * 3, side=4)
