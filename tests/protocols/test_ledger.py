@@ -1,0 +1,285 @@
+"""Every rule of the ledger, and that it is written before it is believed."""
+
+import json
+from typing import Any
+
+import pytest
+
+from merveil.protocols.errors import AbortCode, Aborted, LocalError
+from merveil.protocols.ledger import Ledger, MemoryStore, RoundState
+from merveil.protocols.rng import SeededRng
+
+FED, OTHER = b"f" * 32, b"g" * 32
+CONTEXT = b"c" * 32
+
+
+def reopen(store: MemoryStore) -> Ledger:
+    return Ledger(store, SeededRng(9))
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def ledger(store: MemoryStore) -> Ledger:
+    return Ledger(store, SeededRng(1))
+
+
+def refused(code: AbortCode, call: Any, *args: Any, released: bool | None = None) -> None:
+    with pytest.raises(Aborted) as caught:
+        call(*args)
+    assert caught.value.code is code
+    if released is not None:
+        assert caught.value.released is released
+
+
+# Rounds
+
+
+def test_an_attempt_is_opened_once(ledger: Ledger) -> None:
+    ledger.open_round(FED, 1, 1)
+    refused(AbortCode.ROUND_REUSED, ledger.open_round, FED, 1, 1, released=False)
+    ledger.open_round(FED, 1, 2)
+    refused(AbortCode.ROUND_REUSED, ledger.open_round, FED, 1, 1, released=False)
+    refused(AbortCode.ROUND_REUSED, ledger.open_round, FED, 1, 2, released=False)
+    ledger.open_round(FED, 1, 5)
+    assert ledger.state(FED, 1) == (5, RoundState.ADVERTISED)
+
+
+@pytest.mark.parametrize("state", [RoundState.ADVERTISED, RoundState.MASKED])
+def test_a_retry_is_allowed_while_nothing_was_answered(ledger: Ledger, state: RoundState) -> None:
+    ledger.open_round(FED, 1, 1)
+    if state is RoundState.MASKED:
+        ledger.advance(FED, 1, 1, state)
+    ledger.open_round(FED, 1, 2)
+    assert ledger.state(FED, 1) == (2, RoundState.ADVERTISED)
+
+
+def test_an_answered_round_is_over_for_every_attempt(ledger: Ledger, store: MemoryStore) -> None:
+    ledger.open_round(FED, 1, 1)
+    ledger.advance(FED, 1, 1, RoundState.MASKED)
+    ledger.answer(FED, 1, 1, b"\x03")
+    for again in (ledger, reopen(store)):
+        for attempt in (1, 2, 2**15):
+            refused(AbortCode.ROUND_REUSED, again.open_round, FED, 1, attempt, released=True)
+        refused(AbortCode.ROUND_REUSED, again.answer, FED, 1, 1, b"\x05", released=True)
+        refused(AbortCode.ROUND_REUSED, again.advance, FED, 1, 1, RoundState.MASKED, released=True)
+        assert again.last_answered(FED) == b"\x03", "a refused answer leaves no trace"
+
+
+def test_rounds_and_federations_are_separate(ledger: Ledger) -> None:
+    ledger.open_round(FED, 1, 1)
+    ledger.answer(FED, 1, 1, b"\x01")
+    ledger.open_round(FED, 2, 1)
+    ledger.open_round(OTHER, 1, 1)
+    ledger.open_round(FED, 11, 1)
+    assert ledger.last_answered(OTHER) == b""
+    assert ledger.state(OTHER, 2) is None
+
+
+def test_each_state_is_reached_once_and_in_order(ledger: Ledger) -> None:
+    ledger.open_round(FED, 1, 1)
+    refused(AbortCode.ROUND_REUSED, ledger.advance, FED, 1, 1, RoundState.ADVERTISED)
+    ledger.advance(FED, 1, 1, RoundState.MASKED)
+    refused(AbortCode.ROUND_REUSED, ledger.advance, FED, 1, 1, RoundState.MASKED, released=False)
+    ledger.advance(FED, 1, 1, RoundState.ANSWERED)
+    refused(AbortCode.ROUND_REUSED, ledger.advance, FED, 1, 1, RoundState.ANSWERED, released=True)
+
+
+def test_only_the_open_attempt_advances(ledger: Ledger) -> None:
+    refused(AbortCode.ROUND_REUSED, ledger.advance, FED, 1, 1, RoundState.MASKED)
+    ledger.open_round(FED, 1, 1)
+    ledger.open_round(FED, 1, 2)
+    for attempt in (1, 3):
+        refused(AbortCode.ROUND_REUSED, ledger.advance, FED, 1, attempt, RoundState.MASKED)
+        refused(AbortCode.ROUND_REUSED, ledger.answer, FED, 1, attempt, b"\x01")
+    assert ledger.state(FED, 1) == (2, RoundState.ADVERTISED)
+
+
+# Rosters
+
+
+def test_an_older_roster_is_refused_for_good(ledger: Ledger, store: MemoryStore) -> None:
+    ledger.see_roster(FED, 5)
+    ledger.see_roster(FED, 5)
+    refused(AbortCode.STALE_ROSTER, ledger.see_roster, FED, 4)
+    ledger.see_roster(FED, 9)
+    refused(AbortCode.STALE_ROSTER, reopen(store).see_roster, FED, 8)
+    ledger.see_roster(OTHER, 1)
+
+
+# Snapshots
+
+
+def test_a_snapshot_opens_once(ledger: Ledger, store: MemoryStore) -> None:
+    blob = ledger.seal_snapshot(CONTEXT, b"aad", b"state")
+    assert b"state" not in blob
+    assert ledger.take_snapshot(CONTEXT, b"aad", blob) == b"state"
+    refused(AbortCode.STATE_ROLLBACK, ledger.take_snapshot, CONTEXT, b"aad", blob)
+    refused(AbortCode.STATE_ROLLBACK, reopen(store).take_snapshot, CONTEXT, b"aad", blob)
+
+
+def test_only_the_newest_snapshot_opens(ledger: Ledger, store: MemoryStore) -> None:
+    first = ledger.seal_snapshot(CONTEXT, b"aad", b"one")
+    second = ledger.seal_snapshot(CONTEXT, b"aad", b"two")
+    refused(AbortCode.STATE_ROLLBACK, ledger.take_snapshot, CONTEXT, b"aad", first)
+    assert reopen(store).take_snapshot(CONTEXT, b"aad", second) == b"two"
+
+
+def test_an_old_snapshot_stays_old_after_the_newest_was_taken(ledger: Ledger) -> None:
+    first = ledger.seal_snapshot(CONTEXT, b"aad", b"one")
+    ledger.take_snapshot(CONTEXT, b"aad", first)
+    third = ledger.seal_snapshot(CONTEXT, b"aad", b"three")
+    refused(AbortCode.STATE_ROLLBACK, ledger.take_snapshot, CONTEXT, b"aad", first)
+    assert ledger.take_snapshot(CONTEXT, b"aad", third) == b"three"
+
+
+def test_a_snapshot_is_bound_to_context_identity_and_ledger(ledger: Ledger) -> None:
+    blob = ledger.seal_snapshot(CONTEXT, b"aad", b"state")
+    refused(AbortCode.STATE_ROLLBACK, ledger.take_snapshot, b"d" * 32, b"aad", blob)
+    refused(AbortCode.STATE_ROLLBACK, ledger.take_snapshot, CONTEXT, b"another", blob)
+    stranger = Ledger(MemoryStore(), SeededRng(2))
+    stranger.seal_snapshot(CONTEXT, b"aad", b"mine")
+    refused(AbortCode.STATE_ROLLBACK, stranger.take_snapshot, CONTEXT, b"aad", blob)
+    assert ledger.take_snapshot(CONTEXT, b"aad", blob) == b"state", "refusals spend nothing"
+
+
+def test_a_snapshot_for_another_context_cannot_be_relabelled(ledger: Ledger) -> None:
+    other = b"d" * 32
+    blob = ledger.seal_snapshot(CONTEXT, b"aad", b"state")
+    ledger.seal_snapshot(other, b"aad", b"x")
+    refused(AbortCode.STATE_ROLLBACK, ledger.take_snapshot, other, b"aad", blob[:8] + other + blob[40:])
+
+
+def test_damaged_snapshots_are_refused(ledger: Ledger) -> None:
+    blob = ledger.seal_snapshot(CONTEXT, b"aad", b"state")
+    for at in range(len(blob)):
+        spoilt = bytearray(blob)
+        spoilt[at] ^= 1
+        refused(AbortCode.STATE_ROLLBACK, ledger.take_snapshot, CONTEXT, b"aad", bytes(spoilt))
+        refused(AbortCode.STATE_ROLLBACK, ledger.take_snapshot, CONTEXT, b"aad", blob[:at])
+    refused(AbortCode.STATE_ROLLBACK, ledger.take_snapshot, CONTEXT, b"aad", blob + b"\x00")
+
+
+def test_no_snapshot_at_all_is_no_snapshot(ledger: Ledger) -> None:
+    """Serial zero, which an empty ledger would accept, opens nothing."""
+    forged = bytes(8) + CONTEXT + bytes(60)
+    refused(AbortCode.STATE_ROLLBACK, ledger.take_snapshot, CONTEXT, b"aad", forged)
+
+
+# Chains
+
+
+def test_chains_are_overwritten(ledger: Ledger, store: MemoryStore) -> None:
+    roster = b"r" * 32
+    assert ledger.chain(roster, 2) is None
+    ledger.store_chains(roster, 4, {2: b"k" * 32, 3: b"l" * 32})
+    ledger.store_chains(roster, 5, {2: b"m" * 32})
+    assert reopen(store).chain(roster, 2) == (5, b"m" * 32)
+    assert reopen(store).chain(roster, 3) == (4, b"l" * 32)
+    assert ledger.chain(b"s" * 32, 2) is None
+    assert (b"k" * 32).hex() not in (store.load() or b"").decode(), "the earlier key is gone"
+
+
+# Durability
+
+
+class Full(MemoryStore):
+    """A store whose disk fills up on demand."""
+
+    full = False
+
+    def save(self, data: bytes) -> None:
+        if self.full:
+            raise OSError(28, "No space left on device")
+        super().save(data)
+
+
+MOVES = {
+    "open_round": lambda x, snap: x.open_round(FED, 2, 1),
+    "advance": lambda x, snap: x.advance(FED, 1, 1, RoundState.MASKED),
+    "answer": lambda x, snap: x.answer(FED, 1, 1, b"\x01"),
+    "see_roster": lambda x, snap: x.see_roster(FED, 7),
+    "store_chains": lambda x, snap: x.store_chains(b"r" * 32, 1, {1: b"k" * 32}),
+    "seal_snapshot": lambda x, snap: x.seal_snapshot(CONTEXT, b"", b"x"),
+    "take_snapshot": lambda x, snap: x.take_snapshot(CONTEXT, b"aad", snap),
+}
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_every_move_is_durable_when_it_returns_and_raises_when_it_cannot_be(move: str) -> None:
+    store = Full()
+    ledger = Ledger(store, SeededRng(1))
+    ledger.open_round(FED, 1, 1)
+    blob = ledger.seal_snapshot(CONTEXT, b"aad", b"state")
+    before = store.load()
+    store.full = True
+    with pytest.raises(OSError):
+        MOVES[move](ledger, blob)
+    assert store.load() == before
+    store.full = False
+    MOVES[move](Ledger(store, SeededRng(3)), blob)
+    assert store.load() != before, "the move is in the store when it returns"
+
+
+def test_an_answer_that_could_not_be_written_is_not_given_later() -> None:
+    """After a failed write the live ledger stays on the safe side."""
+    store = Full()
+    ledger = Ledger(store, SeededRng(1))
+    ledger.open_round(FED, 1, 1)
+    store.full = True
+    with pytest.raises(OSError):
+        ledger.answer(FED, 1, 1, b"\x01")
+    store.full = False
+    refused(AbortCode.ROUND_REUSED, ledger.answer, FED, 1, 1, b"\x01")
+
+
+def test_all_of_it_survives_a_restart(ledger: Ledger, store: MemoryStore) -> None:
+    ledger.see_roster(FED, 3)
+    ledger.open_round(FED, 1, 2)
+    ledger.advance(FED, 1, 2, RoundState.MASKED)
+    blob = ledger.seal_snapshot(CONTEXT, b"", b"state")
+    again = reopen(store)
+    assert again.state(FED, 1) == (2, RoundState.MASKED)
+    assert again.take_snapshot(CONTEXT, b"", blob) == b"state"
+    refused(AbortCode.STATE_ROLLBACK, reopen(store).take_snapshot, CONTEXT, b"", blob)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": 2},
+        {"key": "00"},
+        {"key": "zz" * 32},
+        {"rounds": {"x": [1, 9]}},
+        {"rounds": {"x": [1, 0]}},
+        {"rounds": {"x": [1]}},
+        {"rounds": []},
+        {"serials": {"x": "many"}},
+        {"serials": {"x": float("inf")}},
+        {"chains": {"x": [1, "gg"]}},
+        {"snapshots": None},
+        {"answered": {"x": 5}},
+    ],
+    ids=str,
+)
+def test_a_damaged_ledger_is_not_used(ledger: Ledger, store: MemoryStore, change: dict[str, Any]) -> None:
+    state = json.loads(store.load() or b"")
+    store.save(json.dumps({**state, **change}).encode())
+    with pytest.raises(LocalError, match="damaged"):
+        reopen(store)
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"\xff", b'{"format": 1}'])
+def test_bytes_that_are_no_ledger_are_not_used(store: MemoryStore, data: bytes) -> None:
+    store.save(data)
+    with pytest.raises(LocalError, match="damaged"):
+        reopen(store)
+
+
+def test_nothing_secret_prints(ledger: Ledger, store: MemoryStore) -> None:
+    ledger.store_chains(b"r" * 32, 1, {2: b"k" * 32})
+    key = json.loads(store.load() or b"")["key"]
+    assert key not in repr(ledger) and (b"k" * 32).hex() not in repr(ledger)
