@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 DIGEST = 32
+_SIZES = [size.to_bytes(4, "big") for size in range(256)]
 
 
 @lru_cache(maxsize=256)
@@ -25,7 +26,8 @@ def encode_fields(purpose: str, *fields: bytes) -> bytes:
     """The canonical byte string of a purpose and its fields."""
     parts = [_tag(purpose)]
     for field in fields:
-        parts.append(len(field).to_bytes(4, "big"))
+        size = len(field)
+        parts.append(_SIZES[size] if size < 256 else size.to_bytes(4, "big"))
         parts.append(field)
     return b"".join(parts)
 

@@ -5,7 +5,7 @@ the ephemeral agreement together, so neither a stolen static key nor a forged ep
 Mask keys: the ephemeral agreement alone, since the server recomputes them for a client that dropped.
 """
 
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -18,7 +18,7 @@ from merveil.protocols.primitives.prg import KEY
 
 
 def _pair(one: int, two: int) -> tuple[bytes, bytes]:
-    low, high = sorted((one, two))
+    low, high = (one, two) if one < two else (two, one)
     return low.to_bytes(2, "big"), high.to_bytes(2, "big")
 
 
@@ -57,13 +57,15 @@ def self_mask_key(sid: bytes, seed: bytes) -> bytes:
     return derive_key(seed, sid, "secagg/1/self-mask", length=KEY)
 
 
-@dataclass(frozen=True, slots=True)
-class PairKeys:
+class PairKeys(NamedTuple):
     """One pair's keys of a session. mask: 16 bytes; outgoing, incoming: 32 bytes, one message each."""
 
-    mask: bytes = field(repr=False)
-    outgoing: bytes = field(repr=False)
-    incoming: bytes = field(repr=False)
+    mask: bytes
+    outgoing: bytes
+    incoming: bytes
+
+    def __repr__(self) -> str:
+        return "PairKeys(...)"
 
 
 def pair_mask_key(sid: bytes, shared: bytes, one: int, two: int) -> bytes:

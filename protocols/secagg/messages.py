@@ -3,8 +3,8 @@
 import enum
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from merveil.protocols.context import FINGERPRINT, Context
 from merveil.protocols.frame import Reader, malformed
@@ -16,7 +16,6 @@ from merveil.protocols.primitives.sign import SIGNATURE
 
 NONCE = 32
 SALT = 16
-_CORE = NONCE + 3 * DIGEST
 BOX_PLAIN = 2 * (SHARE + SALT)
 BOX = BOX_PLAIN + OVERHEAD
 REVEALED = SHARE + SALT + DIGEST
@@ -37,8 +36,7 @@ class Kind(enum.IntEnum):
     COMPLAINT = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Advert:
+class Advert(NamedTuple):
     """What a client commits to before the session id exists.
 
     nonce: 32 bytes. mask_key: ephemeral X25519 key. seed_commitment: of the self-mask seed. share_root:
@@ -70,15 +68,13 @@ def session_id(context: bytes, root: bytes, joined: int) -> bytes:
     return hash_fields("secagg/1/sid", context, root, joined.to_bytes(2, "big"))
 
 
-@lru_cache(maxsize=1)
-def _leaf_tag() -> bytes:
-    return encode_fields("secagg/1/share-leaf")
+_LEAF = encode_fields("secagg/1/share-leaf")
 
 
 def share_leaf(dealer: int, holder: int, kind: int, salt: bytes, share: bytes) -> bytes:
     """Salted commitment to one share; kind 0 self-mask seed, 1 mask-key seed. Fields of fixed length."""
     head = dealer.to_bytes(2, "big") + holder.to_bytes(2, "big") + bytes((kind,))
-    return hashlib.sha256(_leaf_tag() + head + salt + share).digest()
+    return hashlib.sha256(_LEAF + head + salt + share).digest()
 
 
 # client -> server
@@ -110,14 +106,16 @@ def decode_shares(
     return nodes, boxes
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """Both shares that a holder keeps of one dealer, with their salts."""
 
-    seed_share: bytes = field(repr=False)
-    key_share: bytes = field(repr=False)
-    seed_salt: bytes = field(repr=False)
-    key_salt: bytes = field(repr=False)
+    seed_share: bytes
+    key_share: bytes
+    seed_salt: bytes
+    key_salt: bytes
+
+    def __repr__(self) -> str:
+        return "Held(...)"
 
     def encode(self) -> bytes:
         return self.seed_share + self.key_share + self.seed_salt + self.key_salt
