@@ -39,6 +39,8 @@ THIRD_PARTY = {
 ALSO = {
     "protocols/lattice/": {"numba"},
     "protocols/ckks/": {"numba", "tenseal"},
+    "mer/models/": {"numba"},
+    "fl/train": {"tensorboard"},
     "fl/flower": {"flwr"},
     "fl/dpsgd": {"opacus"},
     "fl/privacy": {"dp_accounting"},
