@@ -40,6 +40,7 @@ ALSO = {
     "protocols/lattice/": {"numba"},
     "protocols/ckks/": {"numba", "tenseal"},
     "mer/models/": {"numba"},
+    "mer/data/portrait": {"skimage"},  # the public-domain photograph, for tests and examples
     "fl/train": {"tensorboard"},
     "fl/flower": {"flwr"},
     "fl/dpsgd": {"opacus"},
