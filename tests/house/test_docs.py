@@ -16,6 +16,7 @@ from merveil.protocols.registry import names
 ROOT = Path(__file__).resolve().parents[2]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+CITED = re.compile(r"((?:tests|audits)/[\w/]+\.py)(?:::(test_\w+))?")
 ROW = re.compile(r"^\| `([a-z+]+)` \|.*\| (yes|not yet) \|$", re.MULTILINE)
 
 
@@ -37,6 +38,28 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_a_dead_link_is_found(tmp_path: Path) -> None:
     text = "[a](gone.md#top) [b](https://example.org/x) [c](#here)"
     assert dead_links(text, tmp_path) == ["gone.md"]
+
+
+def missing_tests(text: str, root: Path) -> list[str]:
+    """Test files and functions that a text names and that do not exist."""
+    found = []
+    for path, name in CITED.findall(text):
+        file = root / path
+        if not file.is_file() or (name and f"def {name}(" not in file.read_text(encoding="utf-8")):
+            found.append(f"{path}::{name}")
+    return found
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_cited_tests_exist(page: Path) -> None:
+    assert missing_tests(page.read_text(encoding="utf-8"), ROOT) == []
+
+
+def test_a_missing_test_is_found(tmp_path: Path) -> None:
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_a.py").write_text("def test_one() -> None:\n    pass\n", encoding="utf-8")
+    text = "`tests/test_a.py::test_one` `tests/test_a.py::test_two` and tests/test_b.py"
+    assert missing_tests(text, tmp_path) == ["tests/test_a.py::test_two", "tests/test_b.py::"]
 
 
 EXAMPLES = [
