@@ -60,6 +60,7 @@ class Ledger:
         self._rounds: dict[str, tuple[int, int]] = {}  # "federation/round" -> (attempt, state)
         self._snapshots: dict[str, int] = {}
         self._chains: dict[str, tuple[int, bytes]] = {}  # "roster/peer" -> (round, chain key)
+        self._failed = False
         self._answered: dict[str, bytes] = {}  # federation -> bitmap of the last survivor set answered
         self._key = self._rng.draw(32, "ledger/snapshot-key") if data is None else b""
         if data is not None:
@@ -91,6 +92,8 @@ class Ledger:
     def _write(self) -> None:
         if self._store is None:
             return
+        if self._failed:
+            raise LocalError("the ledger could not be written before: open it again from its store")
         state = {
             "format": 1,
             "serials": self._serials,
@@ -100,7 +103,9 @@ class Ledger:
             "answered": {k: v.hex() for k, v in self._answered.items()},
             "key": self._key.hex(),
         }
+        self._failed = True  # until the store says otherwise: memory and store may differ from here on
         self._store.save(json.dumps(state).encode())
+        self._failed = False
 
     # Rosters
 
@@ -110,7 +115,7 @@ class Ledger:
         highest = self._serials.get(name, 0)
         if serial < highest:
             raise Aborted(AbortCode.STALE_ROSTER, f"roster serial {serial}, but {highest} was seen already")
-        if serial > highest:
+        if serial > highest or self._failed:
             self._serials[name] = serial
             self._write()
 

@@ -224,16 +224,22 @@ def test_every_move_is_durable_when_it_returns_and_raises_when_it_cannot_be(move
     assert store.load() != before, "the move is in the store when it returns"
 
 
-def test_an_answer_that_could_not_be_written_is_not_given_later() -> None:
-    """After a failed write the live ledger stays on the safe side."""
+@pytest.mark.parametrize("move", MOVES)
+def test_after_a_failed_write_the_ledger_has_to_be_opened_again(move: str) -> None:
+    """What is in memory may differ from what is in the store, so nothing is decided on it any more."""
     store = Full()
     ledger = Ledger(store, SeededRng(1))
     ledger.open_round(FED, 1, 1)
+    blob = ledger.seal_snapshot(CONTEXT, b"aad", b"state")
     store.full = True
     with pytest.raises(OSError):
-        ledger.answer(FED, 1, 1, b"\x01")
+        MOVES[move](ledger, blob)
     store.full = False
-    refused(AbortCode.ROUND_REUSED, ledger.answer, FED, 1, 1, b"\x01")
+    with pytest.raises((LocalError, Aborted)):
+        MOVES[move](ledger, blob)
+    with pytest.raises(LocalError, match="open it again"):
+        ledger.open_round(FED, 9, 1)
+    MOVES[move](reopen(store), blob)
 
 
 def test_all_of_it_survives_a_restart(ledger: Ledger, store: MemoryStore) -> None:
