@@ -21,6 +21,8 @@ from merveil.mer.errors import InputError
 from merveil.mer.metrics import bootstrap_ci95, confusion, scores, undefined
 
 Floats = NDArray[np.float64]
+# Clips of each class (negative, positive, surprise) in the MEGC2019 composite.
+MEGC2019 = {"smic": (70, 51, 43), "casme2": (88, 32, 25), "samm": (92, 26, 15)}
 PACKAGES = ("merveil", "numpy", "torch", "opencv-contrib-python-headless")
 
 
@@ -61,8 +63,8 @@ def score(
 
     uf1, uar, accuracy; confusion [K][K] rows truth; undefined class names; per_dataset slices of the same
     pooled run; ci95 over persons; clips, subjects (persons), folds, classes; incomplete_folds {fold: class
-    names its training part lacks}; baselines {majority, kernel_ridge}, computed here unless given. `seed` is
-    of the bootstrap. Raises InputError if the folds overlap in persons or do not cover every clip once.
+    names its training part lacks}; notices; baselines {majority, kernel_ridge}, computed here unless given.
+    `seed` is of the bootstrap. Raises InputError if folds overlap in persons or do not cover each clip once.
     """
     check_cover(archive, folds)
     k, names = len(archive.classes), archive.classes
@@ -82,6 +84,7 @@ def score(
         "subjects": len(archive.persons()),
         "folds": len(folds),
         "classes": list(names),
+        "notices": [*archive.notices, *count_notices(archive)],
         "incomplete_folds": {name: missing for name, missing in lacking.items() if missing},
         "baselines": dict(baseline_scores(archive, folds) if baselines is None else baselines),
     }
@@ -106,6 +109,20 @@ def _part(archive: Archive, predicted: NDArray[np.int64], rows: NDArray[np.bool_
         "undefined": [archive.classes[c] for c in undefined(conf)],
         "confusion": conf.tolist(),
     }
+
+
+def count_notices(archive: Archive) -> list[str]:
+    """A remark for each data set that is named like a part of MEGC2019 and has other clip counts."""
+    found = []
+    for name in np.unique(archive.dataset).tolist():
+        known = MEGC2019.get(name.lower().replace("-hs", "").replace(" ii", "2"))
+        counts = tuple(np.bincount(archive.y[archive.dataset == name], minlength=3).tolist())
+        if known is not None and counts != known:
+            have, want = "/".join(map(str, counts)), "/".join(map(str, known))
+            found.append(
+                f"{name} has {have} clips a class and MEGC2019 {want}: not comparable with its figures"
+            )
+    return found
 
 
 def linked_persons(archive: Archive) -> dict[str, str]:

@@ -69,6 +69,8 @@ def evaluate(
     probabilities = allowed(archive, folds, probabilities)
     result = {**score(archive, folds, probabilities, seed=settings["seed"]), **about(archive, settings, info)}
     result["disclosure"] = _disclosure(archive, result, settings, info)
+    for notice in result["notices"][len(archive.notices) :]:
+        say(f"note: {notice}")
     result["predictions"] = None if out is None else str(out / "predictions.csv")
     if folder is not None:
         write_predictions(folder / "predictions.csv", archive, folds, probabilities)

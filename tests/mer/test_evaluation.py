@@ -90,6 +90,14 @@ def test_truth_is_read_once_a_run(toy_archive: Any, monkeypatch: pytest.MonkeyPa
     assert calls == [1]
 
 
+def test_other_counts_than_megc2019_are_said(toy_data: Any, toy_archive: Any) -> None:
+    assert score(toy_archive, loso(toy_archive), noisy(toy_archive))["notices"] == []
+    data = toy_data()
+    data["dataset"] = np.where(data["dataset"] == "beta", "CASME II", "SMIC-HS")
+    notices = evaluation.count_notices(make_archive(**data))
+    assert len(notices) == 2 and "CASME II has 12/9/9 clips a class and MEGC2019 88/32/25" in notices[0]
+
+
 def test_linked_persons_and_hashes(toy_data: Any, toy_archive: Any) -> None:
     assert linked_persons(toy_archive) == {}
     data = toy_data()
