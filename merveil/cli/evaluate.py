@@ -127,7 +127,7 @@ def about(archive: Any, settings: Settings, info: Mapping[str, Any]) -> dict[str
         "rounds": info["rounds"] if federated else None,
         "dp": settings["dp"],
         "data_sha256": archive.sha256,
-        "config_sha256": config_sha256({**config, "trainer": info.get("recipe") or info.get("options")}),
+        "config_sha256": config_sha256({**config, "trainer": [info.get("recipe"), info.get("options")]}),
         "config": config,
         "versions": versions(),
         "linked_persons": linked_persons(archive),
@@ -139,21 +139,20 @@ def _check_names(settings: Settings) -> None:
     """Refuse unknown models, schemes, protocols and client rules before anything is read or trained."""
     from merveil.fl.clients import parse_clients
     from merveil.mer.data.splits import parse_protocol
-    from merveil.mer.models.registry import get
+    from merveil.mer.models.registry import get, recipe_for
     from merveil.protocols.registry import names
 
     parse_protocol(settings["protocol"])
     parse_clients(settings["clients"])
-    get(settings["model"])
+    closed = get(settings["model"]).kind == "closed-form"
+    if settings["mode"] == "central" and not (closed and settings["recipe"] == "default"):
+        recipe_for(settings["model"], settings["recipe"])
     if settings["scheme"] not in names():
         raise InputError(f"there is no scheme {settings['scheme']!r}; there are: {', '.join(names())}")
 
 
 def _central(settings: Settings) -> dict[str, Any]:
-    from merveil.mer.models.registry import recipe_for
-
-    options = {**settings.extra, **_given(settings, "epochs", "norm")}
-    return {"recipe": recipe_for(settings["model"], settings["recipe"]), "options": options}
+    return {"recipe": settings["recipe"], "options": {**settings.extra, **_given(settings, "epochs", "norm")}}
 
 
 def _federated(settings: Settings) -> dict[str, Any]:
@@ -171,7 +170,8 @@ def _disclosure(archive: Any, result: Mapping[str, Any], settings: Settings, inf
     from merveil.mer.evaluation import disclosure
 
     if settings["mode"] == "central":
-        fixed = f"{info.get('epochs', 'no')} epochs, fixed before the run"
+        steps = f"{info['epochs']} epochs" if "epochs" in info else "solved in closed form"
+        fixed = f"{steps}, settings fixed before the run"
         privacy = "none (central training: all clips in one place)"
     else:
         clients = f"{info['clients']} clients ({settings['clients']})"

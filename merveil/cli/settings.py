@@ -9,6 +9,7 @@ from typing import Any
 
 from merveil.fl.options import TrainOptions, read_config
 from merveil.mer.errors import InputError
+from merveil.mer.models.registry import get
 from merveil.mer.recipe import Recipe
 
 MODES = ("central", "federated")
@@ -90,6 +91,7 @@ def resolve(args: argparse.Namespace) -> Settings:
     _check(merged)
     extra = {name: value for name, value in merged.items() if name not in KINDS}
     known = {entry.name for entry in fields(Recipe if merged["mode"] == "central" else TrainOptions)}
+    known |= set(get(merged["model"]).options) if merged["mode"] == "central" else set()
     for name in extra:
         if name not in known:
             near = difflib.get_close_matches(name, [*KINDS, *known], 1)
