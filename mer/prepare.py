@@ -25,6 +25,7 @@ from merveil.mer.data.archive import Archive, make_archive
 from merveil.mer.data.meta import CLASSES, Meta
 from merveil.mer.data.video import content_hash, read_clip
 from merveil.mer.errors import InputError
+from merveil.mer.features.apex import FROZEN
 from merveil.mer.features.extract import Extraction, Settings, extract, settings_key
 from merveil.mer.features.opencv import single_threaded
 
@@ -226,7 +227,7 @@ def process(job: Job, plan: Plan) -> Done:
     if kept is not None and plan.preview is None and (found := _read_cache(kept)) is not None:
         return found
     frames, onset, apex = load(job)
-    made = extract(frames, onset, apex, plan.settings)
+    made = extract(frames, onset, apex, plan.settings, least=FROZEN)  # its label says that it moves
     done = Done(made.x, made.spotted.onset, made.spotted.apex, made.spotted.source, cached=False)
     if plan.preview is not None:
         _write_preview(plan.preview, job, made)

@@ -156,7 +156,7 @@ def make_clip(source: Source, subject: int, clip: int) -> Clip:
     frames, onset, apex, truth = animate(
         still, landmarks(person, SIDE), head_mask(person, SIDE), label, rng, strength=habit
     )
-    film = expose(frames, rng, noise=(1.6, 2.4)[site], drift=(0.02, 0.05)[site])
+    film = expose(frames, rng, noise=(1.6, 2.4)[site], drift=(0.01, 0.03)[site])
     who, which, where = names(subject, clip)
     return Clip(film, onset, apex, label, DATASET, who, which, where, truth)
 

@@ -15,7 +15,7 @@ from merveil.mer.errors import InputError
 from merveil.mer.features import apex as apexes
 from merveil.mer.features import face as faces
 from merveil.mer.features import flow as flows
-from merveil.mer.features import normalise, rigid
+from merveil.mer.features import light, normalise, rigid
 from merveil.mer.features.opencv import opencv
 from merveil.mer.features.strain import optical_strain
 
@@ -30,13 +30,15 @@ MIN_CROP, MAX_CROP = 128, 512
 class Settings:
     """Everything that features depend on besides the frames; the defaults are merveil's own.
 
-    flow: tvl1 | dis. normalise: percent | ststnet-compat. rigid: nose | median | similarity | none.
-    face: detect | full (frames are face crops already). unit: face | eyes, the length that percent refers
-    to. apex: auto | annotated | middle | spotted. crop: side of the face square in which flow is computed.
-    size: side of the feature image.
+    flow: tvl1 | dis. light: flat | none (slow lighting taken out first or not).
+    normalise: percent | ststnet-compat. rigid: nose | median | similarity | none.
+    face: detect | full (frames are face crops already).
+    unit: face | eyes, the length that percent refers to. apex: auto | annotated | middle | spotted.
+    crop: side of the face square in which flow is computed. size: side of the feature image.
     """
 
     flow: str = "tvl1"
+    light: str = "flat"
     normalise: str = "percent"
     rigid: str = "nose"
     face: str = "detect"
@@ -50,6 +52,7 @@ class Settings:
         flows.parameters(self.flow)
         normalise.check_mode(self.normalise)
         rigid.check_mode(self.rigid)
+        light.check_mode(self.light)
         for name, value, known in (
             ("face", self.face, FACES),
             ("unit", self.unit, UNITS),
@@ -64,7 +67,8 @@ class Settings:
 
     def describe_flow(self) -> str:
         """For an archive's meta: flow method with parameters, and the picture it was computed on."""
-        return f"{flows.describe(self.flow)} crop={self.crop} face={self.face} rigid={self.rigid}"
+        rest = f"crop={self.crop} light={self.light} face={self.face} rigid={self.rigid}"
+        return f"{flows.describe(self.flow)} {rest}"
 
     def describe_normalisation(self) -> str:
         return f"{self.normalise} unit={self.unit} size={self.size} extractor=merveil/{VERSION}"
@@ -76,7 +80,7 @@ def settings_from_meta(flow: str, normalisation: str, apex: str) -> Settings:
     InputError when the features come from elsewhere or from another version: a clip processed in any other
     way would not mean the same to the model.
     """
-    found = re.fullmatch(r"(\w+)\(.*\) crop=(\d+) face=(\w+) rigid=(\w+)", flow)
+    found = re.fullmatch(r"(\w+)\(.*\) crop=(\d+) light=(\w+) face=(\w+) rigid=(\w+)", flow)
     scaled = re.fullmatch(r"([\w-]+) unit=(\w+) size=(\d+) extractor=merveil/(\d+)", normalisation)
     if found is None or scaled is None:
         raise InputError(
@@ -86,8 +90,9 @@ def settings_from_meta(flow: str, normalisation: str, apex: str) -> Settings:
     settings = Settings(
         flow=found[1],
         crop=int(found[2]),
-        face=found[3],
-        rigid=found[4],
+        light=found[3],
+        face=found[4],
+        rigid=found[5],
         normalise=scaled[1],
         unit=scaled[2],
         size=int(scaled[3]),
@@ -133,10 +138,12 @@ def extract(
     onset: int | None = None,
     apex: int | None = None,
     settings: Settings | None = None,
+    least: float = apexes.QUIET,
 ) -> Extraction:
     """Features of one clip, with all that a picture of it needs.
 
     frames: uint8 [t, h, w] or [t, h, w, 3] (BGR). onset, apex: annotated indices, where known.
+    least: smallest spotted movement (see merveil.mer.features.apex), percent of the face width.
     InputError: no face, no movement, indices out of range, too few or too small frames.
     """
     settings = settings or Settings()
@@ -149,12 +156,13 @@ def extract(
     box = (faces.detect if settings.face == "detect" else faces.whole)(gray[onset or 0])
     if settings.apex == "spotted" or (settings.apex == "auto" and apex is None):
         squares = faces.crop(gray, box, settings.crop)
-        spotted = apexes.choose(squares, settings.apex, onset, apex)
+        spotted = apexes.choose(squares, settings.apex, onset, apex, least)
         pair = squares[[spotted.onset, spotted.apex]]
     else:
         spotted = apexes.choose(gray, settings.apex, onset, apex)
         pair = faces.crop(gray[[spotted.onset, spotted.apex]], box, settings.crop)
-    field = rigid.remove_rigid(flows.flow(pair[0], pair[1], settings.flow), settings.rigid)
+    first, second = (light.flatten(face, settings.light) for face in pair)
+    field = rigid.remove_rigid(flows.flow(first, second, settings.flow), settings.rigid)
     strain = optical_strain(field)
     x = feature_image(field, strain, pair[0], settings)
     return Extraction(x, pair[0], pair[1], field, strain, box, spotted)
