@@ -55,6 +55,10 @@ class Book:
         """The dealer's commitment to both shares of a holder."""
         return merkle.leaf(self.nodes[dealer], self._graph.place(dealer, holder))
 
+    def path(self, dealer: int, holder: int) -> bytes:
+        """From the holder's node to the dealer's share root."""
+        return merkle.path(self.nodes[dealer], self._graph.place(dealer, holder))
+
     def joined_neighbours(self, index: int) -> list[int]:
         return [i for i in self.neighbours(index) if i in self.adverts]
 
@@ -123,8 +127,7 @@ class Book:
         entries = {}
         for dealer in self.neighbours(holder):
             if dealer in self.nodes:
-                path = merkle.path(self.nodes[dealer], self._graph.place(dealer, holder))
-                entries[dealer] = (path, self.boxes[dealer][holder])
+                entries[dealer] = (self.path(dealer, holder), self.boxes[dealer][holder])
         return msg.encode_relay(entries)
 
     # CHECK

@@ -5,7 +5,6 @@ be missing. CHECK: the masked vector is out. UNMASK: one survivor list is signed
 A frame that contradicts what this client knows ends the session with a named code; nothing is answered then.
 """
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +17,7 @@ from merveil.protocols.machine import Event, step
 from merveil.protocols.primitives import merkle
 from merveil.protocols.primitives.aead import open_once, seal_once
 from merveil.protocols.primitives.agreement import agree
+from merveil.protocols.primitives.kdf import hash_fields
 from merveil.protocols.primitives.packing import pack, word_type
 from merveil.protocols.primitives.prg import add_masks
 from merveil.protocols.secagg import messages as msg
@@ -193,7 +193,7 @@ class SecAggClient:
         self._enough(len(listed.adverts), "advertised")
         sid = msg.session_id(context.digest, listed.root, listed.joined)
         boxes = self._seal_boxes(sid, listed)
-        body = msg.encode_shares(self._state.nodes, boxes)
+        body = msg.encode_shares(self._state.tree[: 32 * len(self._holders)], boxes)
         self._state.keep_shares(sid, listed.adverts, seat.index)
         self._phase = step(TABLE, SPENT, self._phase, Event.ADVANCE)
         return (self._frame(Kind.SHARES, body, sid),)
@@ -227,7 +227,8 @@ class SecAggClient:
             chain = chain_at(seat.ledger, seat.identity, seat.roster, seat.index, peer, context.round)
             keys = pair_keys(sid, chain, agree(secret, advert.mask_key, peer), seat.index, peer)
             theirs = self._digests[peer] = advert.digest(context.digest, peer)
-            aad = box_aad(sid, seat.index, peer, digest, theirs)
+            path = merkle.path(self._state.tree, self._graph.place(seat.index, peer))
+            aad = box_aad(sid, seat.index, peer, digest, theirs, path)
             boxes[peer] = seal_once(keys.outgoing, self._state.dealt[peer].encode(), aad)
             self._state.masks[peer] = keys.mask
             self._state.incoming[peer] = keys.incoming
@@ -252,7 +253,7 @@ class SecAggClient:
 
     def _open_box(self, dealer: int, path: bytes, box: bytes) -> msg.Held:
         seat, state = self._seat, self._state
-        aad = box_aad(state.sid, dealer, seat.index, self._digest(dealer), self._digest(seat.index))
+        aad = box_aad(state.sid, dealer, seat.index, self._digest(dealer), self._digest(seat.index), path)
         plain = open_once(state.incoming[dealer], box, aad)
         if plain is None:
             raise Aborted(AbortCode.BAD_KEY, f"the shares of {dealer} do not confirm the keys in use")
@@ -374,10 +375,18 @@ class SecAggClient:
         return frame.signed(self._seat.identity.sign_key, binding)
 
 
-def box_aad(sid: bytes, dealer: int, holder: int, dealer_advert: bytes, holder_advert: bytes) -> bytes:
-    """Binds a box to both adverts as its two ends know them, and to its direction."""
+def box_aad(
+    sid: bytes, dealer: int, holder: int, dealer_advert: bytes, holder_advert: bytes, path: bytes
+) -> bytes:
+    """Binds a box to both adverts as its two ends know them, to its direction, and to the holder's path.
+
+    The path reaches the holder through the server. Were it not the dealer's word, a server could send a wrong
+    one, let honest holders take it for a wrong share, and read from their complaints both shares of a dealer
+    that did nothing wrong.
+    """
     ends = dealer.to_bytes(2, "big") + holder.to_bytes(2, "big")
-    return hashlib.sha256(b"merveil/secagg/1/box" + sid + ends + dealer_advert + holder_advert).digest()
+    fields = (sid, ends, dealer_advert, holder_advert, path)
+    return hash_fields("secagg/1/box", *fields)
 
 
 def _roster_bitmap(alive: set[int], members: int) -> bytes:

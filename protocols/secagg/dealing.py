@@ -13,13 +13,15 @@ from merveil.protocols.secagg.messages import NONCE, SALT, Advert, Held, seed_co
 
 @dataclass(frozen=True)
 class Dealing:
-    """The advert and what stands behind it. held: holder -> both its shares. nodes: 32 bytes a holder."""
+    """The advert and what stands behind it. held: holder -> both its shares. tree: flat Merkle tree
+    over the holders' nodes.
+    """
 
     advert: Advert
     seed: bytes = field(repr=False)
     key_seed: bytes = field(repr=False)
     held: dict[int, Held] = field(repr=False)
-    nodes: bytes = field(repr=False)
+    tree: bytes = field(repr=False)
 
 
 def deal(context: bytes, dealer: int, holders: Sequence[int], threshold: int, rng: Rng) -> Dealing:
@@ -32,11 +34,11 @@ def deal(context: bytes, dealer: int, holders: Sequence[int], threshold: int, rn
     for j, (holder, (one, two)) in enumerate(zip(holders, pairs)):
         at = 2 * SALT * j
         held[holder] = Held(one, two, salts[at : at + SALT], salts[at + SALT : at + 2 * SALT])
-    nodes = [held[h].node(dealer, h) for h in holders]
+    tree = merkle.flat_tree([held[h].node(dealer, h) for h in holders])
     advert = Advert(
         rng.draw(NONCE, "secagg/nonce"),
         public_bytes(mask_scalar(context, key_seed)),
         seed_commitment(context, dealer, seed),
-        merkle.root(merkle.flat_tree(nodes)),
+        merkle.root(tree),
     )
-    return Dealing(advert, seed, key_seed, held, b"".join(nodes))
+    return Dealing(advert, seed, key_seed, held, tree)

@@ -195,7 +195,8 @@ class SecAggServer:
             raise malformed("a complaint about shares that were not relayed", sender)
         context = self._desk.context.digest
         ends = (book.adverts[dealer].digest(context, dealer), book.adverts[sender].digest(context, sender))
-        plain = open_once(key, book.boxes[dealer][sender], box_aad(sid, dealer, sender, *ends))
+        aad = box_aad(sid, dealer, sender, *ends, book.path(dealer, sender))
+        plain = open_once(key, book.boxes[dealer][sender], aad)
         if plain is None:
             raise RemoteError("the complaint's key opens nothing", (sender,), AbortCode.BAD_KEY)
         held = msg.Held.decode(plain)

@@ -19,7 +19,7 @@ from merveil.protocols.snapshot import pack_fields, unpack_fields
 class ClientState:
     """Everything secret is left out of repr.
 
-    dealt, nodes: own shares by holder and their commitments, until they are sent. masks, incoming: keys by
+    dealt, tree: own shares by holder and the Merkle tree over them, until they are sent. masks, incoming: keys by
     neighbour, until used. held: shares of others by dealer, until answered. masked: digest of the masked
     frame. seen: server frames.
     """
@@ -29,7 +29,7 @@ class ClientState:
     seed: bytes = field(default=b"", repr=False)
     key_seed: bytes = field(default=b"", repr=False)
     dealt: dict[int, Held] = field(default_factory=dict, repr=False)
-    nodes: bytes = field(default=b"", repr=False)
+    tree: bytes = field(default=b"", repr=False)
     sid: bytes = b""
     adverts: dict[int, Advert] = field(default_factory=dict, repr=False)
     masks: dict[int, bytes] = field(default_factory=dict, repr=False)
@@ -42,14 +42,14 @@ class ClientState:
 
     def deal(self, dealing: Dealing) -> None:
         self.advert, self.seed, self.key_seed = dealing.advert, dealing.seed, dealing.key_seed
-        self.dealt, self.nodes = dict(dealing.held), dealing.nodes
+        self.dealt, self.tree = dict(dealing.held), dealing.tree
 
     def keep_shares(self, sid: bytes, adverts: Mapping[int, Advert], own: int) -> None:
         """The shares have been sealed: keep only one's own, and drop the seed behind the mask key."""
         self.sid, self.adverts = sid, dict(adverts)
         if own in self.dealt:
             self.held[own] = self.dealt[own]
-        self.dealt, self.nodes, self.key_seed = {}, b"", b""
+        self.dealt, self.tree, self.key_seed = {}, b"", b""
 
     def forget_mask(self, masked: bytes) -> None:
         """The masked frame is built: keep its digest, never the means to build a second."""
@@ -74,7 +74,7 @@ class ClientState:
                 self.bitmap,
                 self.root,
                 _join({int(k): d for k, d in self.seen.items()}),
-                self.nodes,
+                self.tree,
             )
         )
 
@@ -100,7 +100,7 @@ class ClientState:
             bitmap=f[12],
             root=f[13],
             seen={Kind(k): d for k, d in _split(f[14], 32).items()},
-            nodes=f[15],
+            tree=f[15],
         )
         return phase, state
 
