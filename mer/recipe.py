@@ -14,7 +14,9 @@ class Recipe:
     """Epochs over the training clips and the optimiser's settings.
 
     batch: clips a step, None for all of them; shuffle: a new order each epoch (of no effect on full
-    batches); class_weights: each class weighs n/(k*n_c), from the training clips; schedule of the rate.
+    batches); by_class: the clips stand class by class, as the published code reads its folders, which
+    matters where they are not shuffled; class_weights: each class weighs n/(k*n_c), from the training clips;
+    schedule: of the rate, over all steps.
     """
 
     epochs: int
@@ -22,6 +24,7 @@ class Recipe:
     optimiser: str = "adam"
     batch: int | None = None
     shuffle: bool = True
+    by_class: bool = False
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
     class_weights: bool = False

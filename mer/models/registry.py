@@ -21,7 +21,8 @@ class ModelInfo:
     source: str
     help: str
     parameters: Callable[[int, int, int, int], int]  # channels, height, width, classes -> trained numbers
-    module: str = ""  # holds make(shape, classes, options) -> StackedNet; imported when asked for
+    module: str = ""  # a network's make(shape, classes, options), or the function of a closed form
+    function: str = "make"
     recipes: dict[str, Recipe] = field(default_factory=dict)  # "default" and named ones
     options: tuple[str, ...] = ()  # what build() takes
 
@@ -29,7 +30,7 @@ class ModelInfo:
         """The stack of this network; shape is (height, width, channels)."""
         if self.kind != "network":
             raise InputError(f"{self.name} is solved in closed form; it is not a network to build")
-        net: StackedNet = import_module(self.module).make(shape, classes, options)
+        net: StackedNet = getattr(import_module(self.module), self.function)(shape, classes, options)
         return net
 
 
@@ -48,11 +49,25 @@ MODELS: dict[str, ModelInfo] = {
         module="merveil.mer.models.ststnet",
         recipes={
             "default": Recipe(epochs=100, lr=1e-3, optimiser="adam", class_weights=True),
-            # The authors' PyTorch code: Adam 5e-5, batches of 256 in file order, 800 epochs, plain
-            # cross-entropy, last epoch, no selection. Use with norm=batch.
-            "published": Recipe(epochs=800, lr=5e-5, optimiser="adam", batch=256, shuffle=False),
+            # The authors' PyTorch code: Adam 5e-5, batches of 256 unshuffled class by class, 800 epochs,
+            # plain cross-entropy, last epoch, no selection. Use with norm=batch.
+            "published": Recipe(
+                epochs=800, lr=5e-5, optimiser="adam", batch=256, shuffle=False, by_class=True
+            ),
         },
         options=("norm",),
+    ),
+    "kernel-ridge": ModelInfo(
+        name="kernel-ridge",
+        kind="closed-form",
+        source="class-weighted RBF kernel ridge regression; Saunders et al., ICML 1998",
+        help="one linear solve a fold on standardised pixels: the floor that networks must beat",
+        parameters=lambda channels, height, width, classes: (
+            0
+        ),  # as many weights as clips, none learnt by steps
+        module="merveil.mer.baselines",
+        function="kernel_ridge_predictions",
+        options=("lam", "gamma"),
     ),
 }
 

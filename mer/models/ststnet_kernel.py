@@ -44,17 +44,26 @@ class Task:
 
 
 def tasks(rows: NDArray[np.int64]) -> Iterator[Task]:
-    """Chunks of models that share most clips; a model whose clips are its own stands alone."""
-    for start in range(0, len(rows), CHUNK):
-        models = np.arange(start, min(start + CHUNK, len(rows)))
-        counts = (rows[models] >= 0).sum(1)
-        union = np.unique(rows[models][rows[models] >= 0])
-        if len(union) * len(models) <= LONE * counts.sum():
-            yield _task(rows, models, union)
-            continue
-        for model, count in zip(models, counts):
-            if count:
-                yield _task(rows, np.array([model]), rows[model, :count])
+    """Chunks of models that share most of their clips: rows int64 [M,B], -1 = padding at the end.
+
+    Models are taken in the order of their clips, so that those with equal clips meet; one joins a chunk
+    while the clips that its members do not share cost less than its standing alone.
+    """
+    counts = (rows >= 0).sum(1)
+    order = np.lexsort(np.sort(rows, 1).T[::-1])
+    chunk: list[np.intp] = []
+    union = np.empty(0, np.int64)
+    for model in order[counts[order] > 0]:
+        wider = np.union1d(union, rows[model, : counts[model]])
+        if chunk and (
+            len(chunk) == CHUNK
+            or len(wider) * (len(chunk) + 1) > LONE * (counts[chunk].sum() + counts[model])
+        ):
+            yield _task(rows, np.sort(np.array(chunk)), union)
+            chunk, wider = [], np.unique(rows[model, : counts[model]])
+        chunk, union = [*chunk, model], wider
+    if chunk:
+        yield _task(rows, np.sort(np.array(chunk)), union)
 
 
 def _task(rows: NDArray[np.int64], models: NDArray[np.int64], clips: NDArray[np.int64]) -> Task:
