@@ -17,6 +17,7 @@ OK, FAILED, USAGE, ABORTED, AUDIT_LOST, INTERRUPTED = 0, 1, 2, 3, 4, 130
 # verb -> (module under merveil.cli, help line); the module is imported when the verb is called.
 VERBS: dict[str, tuple[str, str]] = {
     "check": ("check", "what is in an archive or a dataset's folder, and its first fault"),
+    "prepare": ("prepare", "features from videos or folders of a dataset, as one archive"),
     "evaluate": ("evaluate", "honest scores: held-out people, pooled counts, intervals, baselines"),
     "compare-runs": ("compare_runs", "paired interval between two prediction files"),
     "train": ("train", "one federated training into a run folder, checkpointed and resumable"),

@@ -1,0 +1,206 @@
+"""`merveil prepare`: videos, frame folders, feature pictures or the synthetic source to one archive."""
+
+import argparse
+import os
+import sys
+import time
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from merveil.cli import OK, print_json, say
+from merveil.mer.errors import InputError
+
+if TYPE_CHECKING:
+    from merveil.mer.data.archive import Archive
+    from merveil.mer.features.extract import Settings
+    from merveil.mer.prepare import Report
+
+HELP = "features from videos or a dataset's folders"
+OPTIONS = (
+    ("flow", "optical flow: tvl1 (default) or dis (60 times faster)"),
+    ("light", "flat (default) takes slow lighting out before the flow; or none"),
+    ("normalise", "percent (default, keeps magnitude) or ststnet-compat (min-max bytes)"),
+    ("rigid", "head motion taken out by: nose (default), median, similarity, none"),
+    ("face", "detect (default) or full, for frames that are face crops already"),
+    ("unit", "what percent refers to: face width (face, default) or eye distance (eyes)"),
+    ("apex", "auto (default: annotated, else spotted), annotated, middle or spotted"),
+)
+SIDES = (
+    ("crop", "px a side of the face in which flow is computed"),
+    ("size", "px a side of a feature image"),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", help="a folder, or synthetic[:subjects=24,clips=8,seed=0]")
+    parser.add_argument("--layout", required=True, help="synthetic, flow-folder or video-folder")
+    parser.add_argument("--out", required=True, metavar="F.npz", help="the archive to write")
+    parser.add_argument("--force", action="store_true", help="replace an existing --out")
+    parser.add_argument("--preview", metavar="DIR", help="write one picture a clip there")
+    for name, text in OPTIONS:
+        parser.add_argument(f"--{name}", help=text)
+    for name, text in SIDES:
+        parser.add_argument(f"--{name}", type=int, help=text)
+    parser.add_argument("--order", help="flow-folder: channels as OpenCV reads them (default strain,v,u)")
+    parser.add_argument("--workers", type=int, help="processes (default: one a core)")
+    parser.add_argument("--cache", metavar="DIR", help="keep finished clips there (default: beside --out)")
+    parser.add_argument("--skip-bad", action="store_true", help="leave faulty clips out, and list them")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the archive whole or not at all; an interrupted run goes on when the same command is repeated."""
+    from merveil.mer.data.archive import save_archive
+    from merveil.mer.prepare import check_layout
+
+    started = time.monotonic()
+    check_layout(args.layout)
+    settings = _settings(args)
+    out = _target(args)
+    archive, report = _flow_folder(args) if args.layout == "flow-folder" else _clips(args, settings, out)
+    names = ("x", "y", "dataset", "subject", "clip", "site", "person", "meta")
+    save_archive(out, **{name: getattr(archive, name) for name in names})
+    if args.layout != "flow-folder" and args.cache is None:
+        _remove_parts(_parts(out))
+    found = _summary(args, archive, report, settings, time.monotonic() - started)
+    for name, why in report.skipped.items():
+        say(f"left out {name}: {why}")
+    if args.json:
+        print_json(found)
+    else:
+        say(f"{archive.n} clips of {found['persons']} persons in {out} ({found['seconds']:.1f} s)")
+    return OK
+
+
+def _settings(args: argparse.Namespace) -> "Settings":
+    from merveil.mer.features.extract import Settings
+
+    known = {f.name for f in fields(Settings)}
+    given = {k: v for k, v in vars(args).items() if k in known and v is not None}
+    if args.layout == "flow-folder":
+        given |= {k: v for k in ("preview", "cache", "workers") if (v := getattr(args, k)) is not None}
+        if given:
+            words = ", ".join(f"--{name}" for name in sorted(given))
+            raise InputError(f"{words}: a flow-folder holds finished features, so there is nothing to set")
+        return Settings()
+    if args.order is not None:
+        raise InputError("--order is for --layout flow-folder; features made here are always strain,v,u")
+    settings = Settings(**given)
+    settings.check()
+    return settings
+
+
+def _target(args: argparse.Namespace) -> Path:
+    out = Path(args.out)
+    if out.suffix != ".npz":
+        raise InputError(f"--out {out} must end in .npz")
+    if out.is_dir():
+        raise InputError(f"--out {out} is a folder; name a file in it")
+    if out.exists() and not args.force:
+        raise InputError(f"--out {out} exists: name another file, or pass --force to replace it")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+def _parts(out: Path) -> Path:
+    return out.with_name(f"{out.name}.parts")
+
+
+def _clips(args: argparse.Namespace, settings: "Settings", out: Path) -> "tuple[Archive, Report]":
+    from merveil.mer.prepare import prepare_archive
+
+    progress = Progress()
+    try:
+        return prepare_archive(
+            args.source,
+            args.layout,
+            settings=settings,
+            workers=_workers(args),
+            cache=args.cache or _parts(out),
+            preview=args.preview,
+            skip_bad=args.skip_bad,
+            progress=progress,
+        )
+    except KeyboardInterrupt:
+        say(f"\n{progress.done} clips are kept: repeat the same command to go on")
+        raise
+    finally:
+        progress.close()
+        if args.cache is None:
+            _remove_if_empty(_parts(out))
+
+
+def _flow_folder(args: argparse.Namespace) -> "tuple[Archive, Report]":
+    from merveil.mer.data.folders import read_flow_folder
+    from merveil.mer.prepare import Report
+
+    return read_flow_folder(args.source, args.order or "strain,v,u"), Report()
+
+
+def _workers(args: argparse.Namespace) -> int:
+    if args.workers is not None:
+        return int(args.workers)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _remove_parts(folder: Path) -> None:
+    """Take the finished clips away once the archive holds them; nothing but our own files is touched."""
+    for entry in folder.glob("*.npz"):
+        if len(entry.stem) == 64:
+            entry.unlink()
+    _remove_if_empty(folder)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+class Progress:
+    """A counter on stderr: rewritten in place on a terminal, every ten seconds elsewhere."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        self.live = sys.stderr.isatty()
+        self.next = time.monotonic() + (0 if self.live else 10)
+
+    def __call__(self, done: int, total: int) -> None:
+        self.done = done
+        if time.monotonic() < self.next and done < total:
+            return
+        self.next = time.monotonic() + (0.2 if self.live else 10)
+        print(f"{done}/{total} clips", file=sys.stderr, end="\r" if self.live else "\n", flush=True)
+
+    def close(self) -> None:
+        if self.live and self.done:
+            print(file=sys.stderr)
+
+
+def _summary(
+    args: argparse.Namespace, archive: "Archive", report: "Report", settings: "Settings", seconds: float
+) -> dict[str, Any]:
+    import hashlib
+
+    made = args.layout != "flow-folder"
+    return {
+        "out": str(args.out),
+        "source": args.source,
+        "layout": args.layout,
+        "clips": archive.n,
+        "persons": len(archive.persons()),
+        "classes": {name: int((archive.y == i).sum()) for i, name in enumerate(archive.classes)},
+        "shape": list(archive.x.shape[1:]),
+        "dtype": str(archive.x.dtype),
+        "flow": archive.meta.flow,
+        "normalisation": archive.meta.normalisation,
+        "apex": report.apex,
+        "settings": asdict(settings) if made else None,
+        "cached": report.cached,
+        "skipped": report.skipped,
+        "preview": args.preview,
+        "seconds": round(seconds, 3),
+        "data_sha256": hashlib.sha256(Path(args.out).read_bytes()).hexdigest(),
+    }
