@@ -18,6 +18,7 @@ OK, FAILED, USAGE, ABORTED, AUDIT_LOST, INTERRUPTED = 0, 1, 2, 3, 4, 130
 VERBS: dict[str, tuple[str, str]] = {
     "check": ("check", "what is in an archive or a dataset's folder, and its first fault"),
     "prepare": ("prepare", "features from videos or folders of a dataset, as one archive"),
+    "predict": ("predict", "label of one video by a trained run, with probabilities and a picture"),
     "evaluate": ("evaluate", "honest scores: held-out people, pooled counts, intervals, baselines"),
     "compare-runs": ("compare_runs", "paired interval between two prediction files"),
     "train": ("train", "one federated training into a run folder, checkpointed and resumable"),
