@@ -1,6 +1,8 @@
 """`merveil check`: what is there, what was expected, the first mismatch; its JSON and exit codes."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +83,17 @@ def test_layout_is_for_folders_and_must_be_known(capsys: Any, toy_file: Path, tm
     ):
         code, out, err = run(capsys, *words)
         assert (code, out) == (2, "") and text in err
+
+
+def test_check_and_compare_load_no_heavy_package(toy_file: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from merveil.cli import main\n"
+        "main(['check', sys.argv[1]])\n"
+        "main(['compare-runs', sys.argv[1], sys.argv[1]])\n"
+        "heavy = {'torch', 'cv2', 'tenseal', 'flwr', 'numba', 'matplotlib', 'scipy'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(toy_file)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "60 clips" in done.stdout and "not a CSV file" in done.stderr
