@@ -48,6 +48,7 @@ def score(guesses: Any, truths: Any, rng: np.random.Generator) -> Finding:
         n=tried,
         unit="flipped frames",
         statistic="share of frames with one flipped bit that the server takes",
+        mde=stats.proportion_detectable(tried, 0.0, alpha=stats.STRICT_ALPHA),
         details={"rounds_with_exact_sum": float(np.mean([g["exact"] for g in guesses]))},
     )
 

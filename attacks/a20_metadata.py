@@ -45,14 +45,16 @@ def score(guesses: Any, truths: Any, rng: np.random.Generator) -> Finding:
     hits, n = sum(a == b for a, b in pairs), len(pairs)
     ci, strict = stats.both_intervals(stats.clopper_pearson, hits, n)
     values = np.array([w for _, w in pairs])
+    chance = float(np.bincount(values).max() / n)
     return Finding(
         score=hits / n,
-        chance=float(np.bincount(values).max() / n),
+        chance=chance,
         ci95=ci,
         strict=strict,
         n=n,
         unit="clients",
         statistic="share of clients whose clip count is read exactly",
+        mde=stats.proportion_detectable(n, chance, alpha=stats.STRICT_ALPHA),
         details={"different_frame_lengths": float(max(g["sizes"] for g in guesses))},
     )
 

@@ -130,6 +130,7 @@ def score(guesses: Any, truths: Any, rng: np.random.Generator) -> Finding:
         n=n,
         unit="clients",
         statistic=f"share of clips picked out of {archive.n} by the rebuilt image (rank 1)",
+        mde=stats.proportion_detectable(n, 1.0 / archive.n, alpha=stats.STRICT_ALPHA),
         details=quality(rebuilt, gallery[rows], guesses[0]["null"], archive.meta.channels, rng)
         | {"mean_reciprocal_rank": float((1.0 / place).mean())},
     )
@@ -151,8 +152,8 @@ def quality(
         "ncc": float(reconstruction.ncc(rebuilt, truth).mean()),
         "ncc_best_null": max(null.values()),
         "ncc_gain": float(gain.mean()),
-        "ncc_gain_low": low,
-        "ncc_gain_high": high,
+        "ncc_gain_low": float(low),
+        "ncc_gain_high": float(high),
         "psnr_db": float(np.minimum(peak, 99.0).mean()),
         "ssim": float(reconstruction.ssim(rebuilt, truth, RANGE).mean()),
     }

@@ -79,6 +79,7 @@ def _finding(areas: NDArray[np.float64], unit: str, statistic: str, rng: np.rand
         n=len(areas),
         unit=unit,
         statistic=statistic,
+        mde=min(1.0, stats.mean_detectable(areas, 0.5)),
     )
 
 

@@ -83,16 +83,17 @@ def score_uploads(guesses: Any, truths: Any, rng: np.random.Generator) -> Findin
             right.append(found is not None and bool((found == counts).all()))
             blind.append(bool((guess["blind"] == counts).all()))
             wrong.append(1.0 if found is None else float(np.abs(found - counts).sum() / 2 / counts.sum()))
-    n, hits = len(right), int(np.sum(right))
+    n, hits, chance = len(right), int(np.sum(right)), float(np.mean(blind))
     ci, strict = stats.both_intervals(stats.clopper_pearson, hits, n)
     return Finding(
         score=hits / n,
-        chance=float(np.mean(blind)),
+        chance=chance,
         ci95=ci,
         strict=strict,
         n=n,
         unit="clients",
         statistic="share of clients whose class counts are recovered exactly",
+        mde=stats.proportion_detectable(n, chance, alpha=stats.STRICT_ALPHA),
         details={"misassigned_clips": float(np.mean(wrong))},
     )
 
@@ -128,6 +129,7 @@ def score_sum(guesses: Any, truths: Any, rng: np.random.Generator) -> Finding:
         n=len(values),
         unit="rounds",
         statistic="share of all clips that the sum puts into the right class beyond a blind guess",
+        mde=stats.mean_detectable(values, 0.0),
         details={"exact_rounds": float(np.mean(exact))},
     )
 

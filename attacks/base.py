@@ -95,7 +95,8 @@ class Finding:
 
     score and chance are in the unit of `statistic`; larger is worse for the clients. ci95: two-sided 95 %
     interval; strict: two-sided 99.8 % interval, which alone may call a claim broken (false alarm 1e-3).
-    n counts `unit`s, the independent things that were guessed. details: further named figures.
+    n counts `unit`s, the independent things that were guessed. mde: the least score that this n tells from
+    chance with 95 % power at that false alarm. details: further named figures.
     """
 
     score: float
@@ -105,6 +106,7 @@ class Finding:
     n: int
     unit: str
     statistic: str
+    mde: float
     details: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -114,6 +116,7 @@ class Finding:
             "chance": self.chance,
             "ci95": list(self.ci95),
             "n": self.n,
+            "mde": self.mde,
             "unit": self.unit,
             "statistic": self.statistic,
             "details": dict(self.details),

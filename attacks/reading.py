@@ -2,8 +2,8 @@
 
 Guarantees: reads frames and public parameters only. The vector is decoded as if it were in clear, which it
 is under `plain`; a masked vector decodes to residues that look uniform, and attacks get exactly those.
-Assumes: the masked vector is the packed tail of a client's longest frame to the server, as docs/wire.md lays
-out; a scheme of another layout adds itself to `READERS`.
+Assumes: the vector is the packed tail of its frame's body, as docs/wire.md lays out; a scheme of another
+layout adds itself to `READERS`.
 """
 
 from collections.abc import Callable
@@ -21,16 +21,22 @@ from merveil.protocols.transcript import View
 Codes = NDArray[np.int64]
 
 
+# scheme -> kind of the frame that carries a client's vector (docs/wire.md); a scheme that is not listed is
+# read from each client's longest frame.
+VECTOR_KIND = {"plain": 1, "secagg": 5, "secagg+": 5}
+
+
 def vector_frames(view: View) -> dict[int, Frame]:
-    """Each client's longest frame to the server: the one that carries its vector."""
-    longest: dict[int, Frame] = {}
+    """Each client's frame to the server that carries its vector."""
+    kind = VECTOR_KIND.get(view.params.scheme)
+    found: dict[int, Frame] = {}
     for frame in view.frames:
-        if frame.sender == SERVER or frame.to != SERVER:
+        if frame.sender == SERVER or frame.to != SERVER or kind not in (None, frame.kind):
             continue
-        held = longest.get(frame.sender)
+        held = found.get(frame.sender)
         if held is None or len(frame.body) > len(held.body):
-            longest[frame.sender] = frame
-    return longest
+            found[frame.sender] = frame
+    return found
 
 
 def packed_tail(params: Params, body: bytes) -> Codes:

@@ -46,7 +46,7 @@ def bootstrap_mean(
     t = (draws.mean(axis=1)[usable] - mean) / error[usable]
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(t, [tail, 1 - tail])
-    return mean - float(high) * spread, mean - float(low) * spread
+    return float(mean - high * spread), float(mean - low * spread)
 
 
 def bounded_mean(values: Floats, rng: np.random.Generator, confidence: float = 0.95) -> tuple[float, float]:
@@ -111,10 +111,23 @@ def proportion_detectable(n: int, chance: float, power: float = 0.95, alpha: flo
     """Smallest success rate that n trials tell from `chance` by the exact one-sided test; 1.0 if none."""
     binom = need("scipy.stats", "attacks").binom
     critical = int(binom.isf(alpha, n, chance)) + 1  # least count with tail probability <= alpha
-    for rate in np.linspace(chance, 1.0, 2001):
-        if float(binom.sf(critical - 1, n, rate)) >= power:
-            return float(rate)
-    return 1.0
+    grid = np.linspace(chance, 1.0, 2001)
+    good = np.flatnonzero(binom.sf(critical - 1, n, grid) >= power)
+    return float(grid[good[0]]) if len(good) else 1.0
+
+
+STRICT_ALPHA = (1 - CONFIDENCE[1]) / 2  # one-sided false alarm of the strict interval, 1e-3
+
+
+def mean_detectable(values: Floats, chance: float) -> float:
+    """Smallest mean that values of this spread and number tell from `chance`: alpha 1e-3, power .95.
+
+    Normal approximation; a sample without spread (all on an edge) counts as spread 1/(2 sqrt n).
+    """
+    n = len(values)
+    spread = float(np.std(values, ddof=1)) if n > 1 else 0.0
+    error = (spread or 0.5 / np.sqrt(n)) / np.sqrt(n)
+    return float(chance + (3.0902 + 1.6449) * error)  # normal quantiles of 1 - 1e-3 and .95
 
 
 def both_intervals(function: Any, *args: Any) -> tuple[tuple[float, float], tuple[float, float]]:

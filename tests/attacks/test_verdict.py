@@ -11,7 +11,7 @@ RULE = Rule(success=0.8, margin=0.1)
 def finding(score: float, half: float, strict: float | None = None, chance: float = 0.1) -> Finding:
     wide = half * 1.6 if strict is None else strict
     return Finding(
-        score, chance, (score - half, score + half), (score - wide, score + wide), 50, "clients", "share"
+        score, chance, (score - half, score + half), (score - wide, score + wide), 50, "clients", "share", 0.3
     )
 
 

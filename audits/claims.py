@@ -1,0 +1,76 @@
+"""Every claim and non-claim of SECURITY.md, with the attacks that try it and the schemes it is made for.
+
+Guarantees: `tests/attacks/test_audits.py` holds this list, the audit files and SECURITY.md together, both
+ways. A claim C-nn holds when its attacks fail with stated power; a non-claim N-nn, a declared leak, holds
+when its attacks succeed.
+"""
+
+from dataclasses import dataclass
+
+from merveil.protocols.policy import SECURE_SCHEMES
+from merveil.protocols.registry import names
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """id: C-nn or N-nn. text: one sentence. attacks: ids of attacks.registry. applies: which schemes."""
+
+    id: str
+    text: str
+    attacks: tuple[str, ...]
+    applies: str  # "secure", "insecure" or "all"
+
+    @property
+    def leak(self) -> bool:
+        """Whether this is a non-claim, whose attack is to succeed."""
+        return self.id.startswith("N-")
+
+    def covers(self, scheme: str) -> bool:
+        return self.applies == "all" or (scheme in SECURE_SCHEMES) == (self.applies == "secure")
+
+    def why_not(self, scheme: str) -> str:
+        """Why a scheme is skipped."""
+        if self.applies == "secure":
+            return f"{self.id} is not claimed for {scheme}, which hides nothing from the server (N-01)"
+        return f"{self.id} is about schemes without protection; {scheme} claims the opposite (C-01)"
+
+
+CLAIMS: dict[str, Claim] = {
+    c.id: c
+    for c in (
+        Claim(
+            "C-01",
+            "Beyond the survivors' sum, the frames of a secure scheme help a curious server in nothing that "
+            "we can measure: not to rebuild a clip, to place one at a client, or to count its labels.",
+            ("A24", "A25", "A26"),
+            "secure",
+        ),
+        Claim(
+            "C-02",
+            "No clip count crosses in clear in a secure scheme, and the bytes a client sends do not depend "
+            "on its data.",
+            ("A20",),
+            "secure",
+        ),
+        Claim("C-03", "A client frame with a flipped bit is never taken silently.", ("A17",), "all"),
+        Claim(
+            "N-01",
+            "Under `plain` the server reads every update: it rebuilds single clips, places known clips at "
+            "clients, and reads label counts and clip counts.",
+            ("A20", "A24", "A25", "A26"),
+            "insecure",
+        ),
+        Claim(
+            "N-02",
+            "The published sum itself leaks, whatever the scheme: in small cohorts it tells which clips took "
+            "part, and how often each class occurs.",
+            ("A25-sum", "A26-sum"),
+            "all",
+        ),
+    )
+}
+
+
+def cases(claim: str) -> list[tuple[str, str]]:
+    """(attack, scheme) of a claim over every scheme of the registry, covered or not."""
+    return [(attack, scheme) for attack in CLAIMS[claim].attacks for scheme in names()]

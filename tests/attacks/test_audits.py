@@ -1,0 +1,113 @@
+"""Claims, audits and SECURITY.md hold each other, both ways; outcomes follow the verdicts."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+import merveil.audits
+from merveil.attacks.registry import attacks
+from merveil.attacks.scenario import Task
+from merveil.attacks.verdict import Verdict
+from merveil.audits.claims import CLAIMS, cases
+from merveil.audits.conftest import _end
+from merveil.mer.data.archive import save_archive
+from merveil.protocols.registry import names
+
+FOLDER = Path(merveil.audits.__path__[0])
+ROOT = Path(__file__).parents[2]
+MARKER = re.compile(r'pytest\.mark\.claim\("([CN]-\d\d)"\)')
+
+
+def test_every_claim_has_an_audit_and_every_audit_a_claim() -> None:
+    marked = {name for path in FOLDER.glob("test_*.py") for name in MARKER.findall(path.read_text())}
+    assert marked == set(CLAIMS)
+
+
+def test_every_attack_tries_a_claim() -> None:
+    tried = {name for claim in CLAIMS.values() for name in claim.attacks}
+    assert tried == set(attacks())
+
+
+def test_every_scheme_is_covered_by_a_claim_or_explained() -> None:
+    for name, claim in CLAIMS.items():
+        assert {scheme for _, scheme in cases(name)} == set(names())
+        for scheme in names():
+            assert claim.covers(scheme) or claim.id in claim.why_not(scheme)
+    for scheme in names():
+        assert any(c.covers(scheme) and not c.leak for c in CLAIMS.values())
+
+
+def test_security_md_lists_the_same_ids() -> None:
+    path = ROOT / "SECURITY.md"
+    if not path.exists():
+        pytest.skip("SECURITY.md is not in this tree (an installed package does not ship it)")
+    rows = set(re.findall(r"^\|\s*`?([CN]-\d\d)`?\s*\|", path.read_text(), re.M))
+    assert rows == set(CLAIMS)
+
+
+def record(score: float = 0.0) -> dict[str, Any]:
+    return {
+        "statistic": "share",
+        "score": score,
+        "ci95": [score, score],
+        "chance": 0.0,
+        "n": 10,
+        "unit": "clients",
+        "mde": 0.3,
+        "control": {"score": 1.0},
+    }
+
+
+@pytest.mark.parametrize(
+    ("leak", "won", "verdict", "strict", "outcome"),
+    [
+        (False, False, Verdict.PROTECTED, False, "passed"),
+        (False, False, Verdict.UNDERPOWERED, False, "failed"),
+        (False, True, Verdict.BROKEN, False, "failed"),
+        (False, False, Verdict.CONTROL_FAILED, False, "failed"),
+        (True, True, Verdict.BROKEN, False, "passed"),
+        (True, False, Verdict.UNDERPOWERED, False, "inconclusive"),
+        (True, False, Verdict.UNDERPOWERED, True, "failed"),
+        (True, False, Verdict.PROTECTED, False, "failed"),
+        (True, False, Verdict.CONTROL_FAILED, False, "failed"),
+    ],
+)
+def test_outcomes(leak: bool, won: bool, verdict: Verdict, strict: bool, outcome: str) -> None:
+    node = SimpleNamespace(user_properties=[])
+    try:
+        _end(leak, won, verdict, record(), strict, node)
+        found = "inconclusive" if node.user_properties else "passed"
+    except pytest.fail.Exception:
+        found = "failed"
+    assert found == outcome
+
+
+def test_filters_and_records(task: Task, tmp_path: Path) -> None:
+    a = task.archive
+    data = save_archive(
+        tmp_path / "waves.npz", x=a.x, y=a.y, dataset=a.dataset, subject=a.subject, clip=a.clip, meta=a.meta
+    )
+    out = tmp_path / "audits.json"
+    command = [sys.executable, "-m", "pytest", str(FOLDER), "-q", "-p", "no:cacheprovider"]
+    command += ["--import-mode=importlib", f"--audit-data={data}", f"--audits-json={out}"]
+    command += ["--attack", "a17", "--attack", "A20", "--scheme", "plain"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stdout
+    found = json.loads(out.read_text())
+    kept = {(r["id"], r["claim"], r["scheme"], r["verdict"]) for r in found}
+    assert kept == {("A17", "C-03", "plain", "protected"), ("A20", "N-01", "plain", "broken")}
+    schema = json.loads((ROOT / "docs/schemas/audits.json").read_text())
+    needed = set(schema["items"]["required"])
+    assert all(needed <= set(r) for r in found)
+    assert "2 passed" in done.stdout and "C-03 A17" in done.stdout
