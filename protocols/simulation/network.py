@@ -5,6 +5,7 @@ is bounded: one that does not end is an error.
 """
 
 from merveil.protocols.frame import SERVER
+from merveil.protocols.params import Params
 from merveil.protocols.registry import get
 from merveil.protocols.rng import SeededRng
 from merveil.protocols.simulation.faults import CALM, Dice, Faults, damage
@@ -140,8 +141,8 @@ class _Schedule:
 def simulate(
     scheme: str,
     *,
-    cohort: int,
-    dim: int,
+    cohort: int = 5,
+    dim: int = 8,
     seed: int,
     faults: Faults = CALM,
     attempts: int = 2,
@@ -150,14 +151,17 @@ def simulate(
     max_weight: int = 1,
     threshold: int | None = None,
     spare: int = 1,
+    params: Params | None = None,
 ) -> Result:
     """Play rounds of a scheme under faults and check every invariant; the last attempt's Result.
 
     attempts: most attempts a round; a retry follows an abort that released nothing, or any end where the
     dice are stubborn. The ledgers live over all attempts and rounds. Raises BrokenInvariant, or whatever a
-    session must not raise; the same arguments replay the same schedule.
+    session must not raise; the same arguments replay the same schedule. params: instead of the scheme's
+    defaults for (cohort, dim, bits, max_weight, threshold).
     """
-    params = get(scheme).params(cohort, dim, bits=bits, max_weight=max_weight, threshold=threshold)
+    if params is None:
+        params = get(scheme).params(cohort, dim, bits=bits, max_weight=max_weight, threshold=threshold)
     world = World(scheme, params, seed, spare=spare)
     dice = Dice(SeededRng(seed).child("faults"))
     history: list[Result] = []

@@ -92,7 +92,9 @@ class Party:
 
     def crash(self) -> None:
         """The machine stops: session and unsaved state are lost, ledger and stored snapshots are not."""
-        self.session, self.mode = None, Mode.DOWN
+        self.session = None
+        if self.mode is not Mode.ASLEEP:  # asleep, all there is lies in the snapshot
+            self.mode = Mode.DOWN
         self.disk.trap = lambda: ""
         self.ledger = self._boot()
 
@@ -139,7 +141,7 @@ class Party:
             except Crash:
                 self.crash()
         before, session = self.durable(), self.session
-        if session is None:
+        if session is None or session.phase is not Phase.IDLE:
             return ()
         attempt = self._settings["attempt"]
         frames = self._call(session.start)

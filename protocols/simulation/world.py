@@ -99,12 +99,9 @@ class World:
         """Open an attempt: a new server session, and clients that have not started."""
         self.round, self.attempt = round_, attempt
         p, r = self.params, self.roster
+        schemes = frozenset({p.scheme})
         policy = Policy(
-            r.anchor,
-            frozenset({p.scheme}),
-            allow_small_cohort=True,
-            corrupt=p.corrupt,
-            max_weight=p.max_weight,
+            r.anchor, schemes, corrupt=p.corrupt, delta=0, max_weight=p.max_weight, allow_small_cohort=True
         )
         model = hash_fields("simulation/1/model", round_.to_bytes(4, "big"))
         common: dict[str, Any] = {
