@@ -22,6 +22,11 @@ def depth(leaves: int) -> int:
     return (leaves - 1).bit_length()
 
 
+def size(leaves: int) -> int:
+    """Bytes of a flat tree."""
+    return DIGEST * ((2 << depth(leaves)) - 1)
+
+
 def flat_tree(leaves: Sequence[bytes]) -> bytes:
     """All levels one after the other, leaves first, the root last: 32 bytes a node."""
     row = list(leaves) + [ZERO] * ((1 << depth(len(leaves))) - len(leaves))

@@ -1,6 +1,7 @@
 """What the server of a round has in hand, and its canonical bytes for a restart."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -103,6 +104,9 @@ class Book:
 
     # KEYS
 
+    def keep(self, joined: set[int]) -> None:
+        self.adverts = {i: advert for i, advert in self.adverts.items() if i in joined}
+
     def open_session(self) -> None:
         context = self._desk.context.digest
         leaves = [
@@ -122,13 +126,26 @@ class Book:
 
     # SHARES
 
-    def relay(self, holder: int) -> bytes:
-        """The boxes for one holder, each with the path from its node to the dealer's root."""
-        entries = {}
-        for dealer in self.neighbours(holder):
-            if dealer in self.nodes:
-                entries[dealer] = (self.path(dealer, holder), self.boxes[dealer][holder])
-        return msg.encode_relay(entries)
+    def keep_dealers(self, dealers: set[int]) -> None:
+        self.nodes = {i: tree for i, tree in self.nodes.items() if i in dealers}
+        self.boxes = {i: boxes for i, boxes in self.boxes.items() if i in dealers}
+
+    def relays(self) -> Callable[[int], bytes]:
+        """holder -> the boxes for it, each with the path from its node to the dealer's root.
+
+        Frames are built when they are sent, and by then the phase may be over: so it keeps what it needs.
+        """
+        nodes, boxes = self.nodes, self.boxes
+
+        def relay(holder: int) -> bytes:
+            entries = {}
+            for dealer in self.neighbours(holder):
+                if dealer in nodes:
+                    path = merkle.path(nodes[dealer], self._graph.place(dealer, holder))
+                    entries[dealer] = (path, boxes[dealer][holder])
+            return msg.encode_relay(entries)
+
+        return relay
 
     # CHECK
 
@@ -191,6 +208,8 @@ class Book:
             raise Aborted(AbortCode.STATE_ROLLBACK, "the snapshot belongs to another session")
         try:
             phase = Phase(f[1].decode())
+            if len(f[3]) % 35:
+                raise ValueError("slots of another length")
             excluded = {i: AbortCode[c.decode()] for i, c in _split(f[2]).items()}
             self.slots = {
                 (int.from_bytes(f[3][i : i + 2], "big"), Kind(f[3][i + 2])): f[3][i + 3 : i + 35]
@@ -205,12 +224,33 @@ class Book:
             self.answers = {i: _split(a) for i, a in _split(f[12]).items()}
         except (ValueError, KeyError, RemoteError) as error:
             raise Aborted(AbortCode.STATE_ROLLBACK, "the snapshot is damaged") from error
+        self._check_loaded(phase)
         self.total[:] = np.frombuffer(f[8], dtype=self.total.dtype.newbyteorder("<"))
         if self.sid:
             self.open_session()
+            if self.sid != f[5]:
+                raise Aborted(AbortCode.STATE_ROLLBACK, "the snapshot names another session")
         if phase in (Phase.CHECK, Phase.UNMASK):
             self.fix_survivors()
         return phase, excluded
+
+    def _check_loaded(self, phase: Phase) -> None:
+        """Each step's clients are among those of the step before, and all commitments are whole."""
+        steps = (
+            self.position,
+            self.adverts,
+            self.nodes,
+            self.masked,
+            self.signatures,
+            self.asked,
+            self.answers,
+        )
+        nested = all(set(later) <= set(earlier) for earlier, later in itertools.pairwise(steps))
+        whole = all(len(t) == merkle.size(len(self.holders(i))) for i, t in self.nodes.items())
+        boxed = phase in (Phase.CHECK, Phase.UNMASK) or set(self.boxes) == set(self.nodes)
+        live = phase in (Phase.KEYS, Phase.SHARES, Phase.MASKED, Phase.CHECK, Phase.UNMASK)
+        if not (nested and whole and boxed and live and bool(self.sid) == (phase is not Phase.KEYS)):
+            raise Aborted(AbortCode.STATE_ROLLBACK, "the snapshot contradicts itself")
 
 
 def _split(data: bytes) -> dict[int, bytes]:

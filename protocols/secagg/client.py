@@ -5,7 +5,7 @@ be missing. CHECK: the masked vector is out. UNMASK: one survivor list is signed
 A frame that contradicts what this client knows ends the session with a named code; nothing is answered then.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -36,7 +36,7 @@ TABLE = {
     (Phase.MASKED, Event.ADVANCE): Phase.CHECK,
     (Phase.CHECK, Event.ADVANCE): Phase.UNMASK,
     (Phase.UNMASK, Event.FINISH): Phase.DONE,
-    **{(p, Event.FAIL): Phase.ABORTED for p in _LIVE},
+    **{(p, Event.FAIL): Phase.ABORTED for p in (Phase.IDLE, *_LIVE)},
     **{(p, Event.SUSPEND): Phase.SUSPENDED for p in (Phase.IDLE, *_LIVE)},
 }
 _DUE = {  # the server message that each phase waits for
@@ -81,6 +81,9 @@ class SecAggClient:
     def start(self) -> Sequence[Frame]:
         """Deal, open the round in the ledger, and advertise."""
         after = step(TABLE, SPENT, self._phase, Event.START)
+        return self._guarded(lambda: self._open(after))
+
+    def _open(self, after: Phase) -> Sequence[Frame]:
         seat, context = self._seat, self._seat.context
         dealing = deal(context.digest, seat.index, self._holders, seat.params.threshold, seat.rng)
         seat.ledger.open_round(context.federation, context.round, context.attempt)
@@ -96,7 +99,7 @@ class SecAggClient:
             raise LocalError("this session has its vector already")
         check_codes(self._seat.params, codes)
         self._state.codes = codes.copy()
-        return self._mask() if self._phase is Phase.MASKED else ()
+        return self._guarded(self._mask) if self._phase is Phase.MASKED else ()
 
     def receive(self, sender: int, data: bytes) -> Sequence[Frame]:
         """Take a frame of the server. Aborted ends the session; its `frames` are still to be sent."""
@@ -107,16 +110,30 @@ class SecAggClient:
         if self._phase in (Phase.ABORTED, Phase.SUSPENDED):
             step(TABLE, SPENT, self._phase, Event.ADVANCE)
         kind, frame = self._parse(data)
+        return self._guarded(lambda: self._take(kind, frame))
+
+    def _take(self, kind: Kind, frame: Frame) -> Sequence[Frame]:
         if self._repeated(kind, frame):
             return ()
-        try:
-            frames = self._handle(kind, frame)
-        except Aborted:
-            self._phase = Phase.ABORTED
-            self._state = ClientState()
-            raise
+        frames = self._handle(kind, frame)
         self._state.seen[kind] = frame.digest()
         return frames
+
+    def _guarded(self, move: Callable[[], Sequence[Frame]]) -> Sequence[Frame]:
+        """Run a move. RemoteError has changed nothing; all else ends the session: an abort, and a ledger that
+        failed half way, after which nobody knows what is durable."""
+        over = True
+        try:
+            frames = move()
+            over = False
+            return frames
+        except RemoteError:
+            over = False
+            raise
+        finally:
+            if over:
+                self._phase = step(TABLE, SPENT, self._phase, Event.FAIL)
+                self._state, self._digests = ClientState(), {}
 
     def suspend(self) -> bytes:
         after = step(TABLE, SPENT, self._phase, Event.SUSPEND)
@@ -144,21 +161,18 @@ class SecAggClient:
         return 1024 + k * per_peer + n // 8 + 32 * (merkle.depth(n) + 4)
 
     def _repeated(self, kind: Kind, frame: Frame) -> bool:
-        """A second frame of a kind: identical means late, different means the server equivocates."""
+        """A second frame of a kind: identical means late, different means the server equivocates.
+
+        One that was meant for another attempt is neither: it is refused and changes nothing.
+        """
         first = self._state.seen.get(kind)
-        if first is not None:
-            if first == frame.digest():
-                self.late += 1
-                return True
-            if self._phase is not Phase.DONE:
-                self._phase, self._state = Phase.ABORTED, ClientState()
-            raise Aborted(
-                AbortCode.ROSTER_MISMATCH,
-                f"two different {kind.name} frames",
-                (0,),
-                released=self._phase is Phase.DONE,
-            )
-        if self._phase is Phase.DONE or _DUE[kind] is not self._phase:
+        if first == frame.digest():
+            self.late += 1
+            return True
+        session = self._seat.context.digest if kind is Kind.KEYS else self._state.sid
+        if first is not None and frame.session == session[:16] and self._phase is not Phase.DONE:
+            raise Aborted(AbortCode.ROSTER_MISMATCH, f"two different {kind.name} frames", (0,))
+        if first is not None or _DUE[kind] is not self._phase:
             raise malformed(f"{kind.name} is not due in phase {self._phase.name}", 0)
         return False
 
@@ -179,6 +193,8 @@ class SecAggClient:
         seat, context = self._seat, self._seat.context
         listed = msg.decode_key_list(frame.body, seat.params.cohort)
         difference = context.difference(listed.fingerprint)
+        if difference is AbortCode.STALE_KEY:
+            raise RemoteError("the frame belongs to another round or attempt", (0,), difference)
         if difference is not None:
             raise Aborted(difference, "the server's round differs from this client's", (0,))
         if frame.session != context.digest[:16]:
@@ -225,7 +241,8 @@ class SecAggClient:
         boxes, chains = {}, {}
         for peer, advert in listed.adverts.items():
             chain = chain_at(seat.ledger, seat.identity, seat.roster, seat.index, peer, context.round)
-            keys = pair_keys(sid, chain, agree(secret, advert.mask_key, peer), seat.index, peer)
+            # a server checks the keys that it lists, so a bad one is its own
+            keys = pair_keys(sid, chain, agree(secret, advert.mask_key, 0), seat.index, peer)
             theirs = self._digests[peer] = advert.digest(context.digest, peer)
             path = merkle.path(self._state.tree, self._graph.place(seat.index, peer))
             aad = box_aad(sid, seat.index, peer, digest, theirs, path)
@@ -341,6 +358,7 @@ class SecAggClient:
                 f"{len(valid)} holders signed the list, the threshold is {seat.params.threshold}",
                 (0,),
             )
+        self._check_difference(alive)  # another round may have been answered since this list was signed
         revealed = [
             state.held[dealer].reveal(dealer, seat.index, 0 if dealer in alive else 1)
             for dealer in sorted(state.held)

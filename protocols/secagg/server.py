@@ -40,6 +40,11 @@ _DUE = {
     Kind.SIGNED: Phase.CHECK,
     Kind.ANSWER: Phase.UNMASK,
 }
+_DOUBTFUL = {
+    (Kind.SHARES, AbortCode.MALFORMED_FRAME),
+    (Kind.SIGNED, AbortCode.ROSTER_MISMATCH),
+    (Kind.ANSWER, AbortCode.MALFORMED_FRAME),
+}
 
 
 class SecAggServer:
@@ -93,9 +98,8 @@ class SecAggServer:
         binding = self._binding(sender, kind, frame)
         if not frame.verify(self._desk.roster.member(sender).sign_key, binding):
             raise RemoteError(f"frame from {sender} is not signed by it", (sender,), AbortCode.BAD_SIGNATURE)
-        if self._duplicate(sender, kind, frame):
-            return ()
-        self._take(sender, kind, frame)
+        if not self._duplicate(sender, kind, frame):
+            self._take(sender, kind, frame)
         return self._advance_if_complete()
 
     def _binding(self, sender: int, kind: Kind, frame: Frame) -> bytes:
@@ -125,6 +129,8 @@ class SecAggServer:
             else:  # the first one stands: a masked vector is in the sum, a closed phase does not change
                 self.late += 1
             return True
+        if kind is Kind.COMPLAINT and sender in self._book.masked:
+            raise malformed("a complaint after the vector", sender)
         if self._phase is not _DUE[kind] or sender not in self._book.due(self._phase):
             if self._rank(self._phase) < self._rank(_DUE[kind]):
                 raise malformed(f"{kind.name} is not due in phase {self._phase.name}", sender)
@@ -141,7 +147,11 @@ class SecAggServer:
         self.excluded[sender] = code
 
     def _take(self, sender: int, kind: Kind, frame: Frame) -> None:
-        """Apply a verified frame. What its signer got wrong excludes the signer."""
+        """Apply a verified frame. What its signer got wrong excludes the signer.
+
+        Faults of _DOUBTFUL may follow from a frame of the server that was damaged on its way: such a frame is
+        refused, but nobody is excluded for it.
+        """
         try:
             if kind is Kind.ADVERT:
                 self._take_advert(sender, frame)
@@ -157,6 +167,9 @@ class SecAggServer:
                 dealers = self._book.dealers_of(sender)
                 self._book.answers[sender] = msg.decode_answer(frame.body, sender, dealers)
         except RemoteError as error:
+            if (kind, error.code) in _DOUBTFUL:
+                del self._book.slots[sender, kind]
+                raise
             self._exclude(sender, error.code or AbortCode.MALFORMED_FRAME)
 
     def _take_advert(self, sender: int, frame: Frame) -> None:
@@ -237,7 +250,7 @@ class SecAggServer:
         raise Aborted(code, why, {*culprits, *self.excluded}, released=released)
 
     def _require(self, clients: Iterable[int], present: set[int], what: str) -> None:
-        """Every one of `clients` needs t holders among `present`."""
+        """Every one of `clients` needs t holders among `present`, so that its masks come off the sum."""
         book, t = self._book, self._desk.params.threshold
         for i in clients:
             found = [h for h in book.holders(i) if h in present]
@@ -253,14 +266,25 @@ class SecAggServer:
 
     def _close_keys(self) -> Sequence[Frame]:
         book = self._book
-        joined = set(book.adverts)
-        if len(joined) < self._desk.params.threshold:
-            self._too_few(joined, "advertised")
-        self._require(sorted(joined), joined, "advertised")
+        joined = self._settle(book.adverts, "advertised")
+        book.keep(joined)
         book.open_session()
         self._phase = step(TABLE, SPENT, self._phase, Event.ADVANCE)
         context = self._desk.context.digest
         return Frames(sorted(joined), lambda i: self._to(Kind.KEYS, context, i, book.key_list(i).encode()))
+
+    def _settle(self, said: Iterable[int], what: str) -> set[int]:
+        """The largest part of `said` in which everyone has t holders.
+
+        Who lacks them was unlucky and becomes a dropout: no mask of this client is in any vector yet.
+        """
+        book, t = self._book, self._desk.params.threshold
+        kept = set(said)
+        while short := {i for i in kept if sum(h in kept for h in book.holders(i)) < t}:
+            kept -= short
+        if len(kept) < t:
+            self._too_few(kept, f"{what} and have {t} holders that did")
+        return kept
 
     def _too_few(self, present: Iterable[int], what: str) -> None:
         here = set(present)
@@ -272,12 +296,11 @@ class SecAggServer:
 
     def _close_shares(self) -> Sequence[Frame]:
         book = self._book
-        shared = set(book.nodes)
-        if len(shared) < self._desk.params.threshold:
-            self._too_few(shared, "shared")
-        self._require(sorted(shared), shared, "shared")
+        shared = self._settle(book.nodes, "shared")
+        book.keep_dealers(shared)
+        relay = book.relays()
         self._phase = step(TABLE, SPENT, self._phase, Event.ADVANCE)
-        return Frames(sorted(shared), lambda i: self._to(Kind.RELAY, book.sid, i, book.relay(i)))
+        return Frames(sorted(shared), lambda i: self._to(Kind.RELAY, book.sid, i, relay(i)))
 
     def _close_masked(self) -> Sequence[Frame]:
         book = self._book

@@ -19,9 +19,9 @@ from merveil.protocols.snapshot import pack_fields, unpack_fields
 class ClientState:
     """Everything secret is left out of repr.
 
-    dealt, tree: own shares by holder and the Merkle tree over them, until they are sent. masks, incoming: keys by
-    neighbour, until used. held: shares of others by dealer, until answered. masked: digest of the masked
-    frame. seen: server frames.
+    dealt, tree: own shares by holder and the Merkle tree over them, until they are sent. masks, incoming:
+    keys by neighbour, until used. held: shares of others by dealer, until answered. masked: digest of the
+    masked frame. seen: server frames.
     """
 
     codes: Codes | None = field(default=None, repr=False)
