@@ -123,9 +123,7 @@ def main() -> int:
         return 0
     for name, values in times.items():
         print(f"{name:16s} {medians[name]:.4f} s  [{min(values):.4f}, {max(values):.4f}]")
-    print(
-        f"merveil / best loop ({best}): {ratio:.2f}, 80 % of single rounds in {spread[0]:.2f}..{spread[1]:.2f}"
-    )
+    print(f"merveil / best loop ({best}): {ratio:.2f}; 80 % of rounds in {spread[0]:.2f}..{spread[1]:.2f}")
     return 0
 
 

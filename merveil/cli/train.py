@@ -78,8 +78,11 @@ def run(args: argparse.Namespace) -> int:
     log = RunLog(verbosity=0 if args.quiet else 2 if args.verbose else 1, as_json=args.log_format == "json")
     for notice in archive.notices:
         log.warn(f"{source}: {notice}")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill saves as Ctrl-C does
-    result = train(archive, source, options, target, log)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill saves as Ctrl-C does
+    try:
+        result = train(archive, source, options, target, log)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if args.json:
         print_json(result)
     elif not args.quiet:
