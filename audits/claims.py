@@ -74,3 +74,11 @@ CLAIMS: dict[str, Claim] = {
 def cases(claim: str) -> list[tuple[str, str]]:
     """(attack, scheme) of a claim over every scheme of the registry, covered or not."""
     return [(attack, scheme) for attack in CLAIMS[claim].attacks for scheme in names()]
+
+
+def claimed(attack: str, scheme: str) -> str | None:
+    """The claim that says this attack fails on this scheme, if there is one."""
+    for claim in CLAIMS.values():
+        if not claim.leak and attack in claim.attacks and claim.covers(scheme):
+            return claim.id
+    return None

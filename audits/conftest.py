@@ -14,9 +14,10 @@ import pytest
 
 from merveil.attacks import registry
 from merveil.attacks.base import Attack
+from merveil.attacks.record import record as make_record
 from merveil.attacks.runner import SETTINGS, Trial, try_attack
 from merveil.attacks.scenario import Task
-from merveil.attacks.verdict import Verdict, judge, succeeded
+from merveil.attacks.verdict import Verdict, succeeded
 from merveil.audits.claims import CLAIMS, cases
 from merveil.audits.controls import control_of
 from merveil.mer.atomic import write_text
@@ -103,17 +104,13 @@ def audit(request: pytest.FixtureRequest, bench: Bench) -> Iterator[Any]:
             pytest.skip(made.why_not(scheme))
         started, attack = time.monotonic(), registry.get(name)
         control, trial = bench.control(attack), bench.attempt(attack, scheme)
-        verdict = judge(trial.finding, control.finding, attack.rule)
-        record = {
-            "id": attack.id,
+        record = make_record(trial, control)
+        record |= {
             "claim": claim,
-            "scheme": scheme,
             "adversary": attack.adversary.name,
-            "verdict": verdict.value,
-            **trial.finding.to_json(),
-            "control": {"scheme": control.scheme, **control.finding.to_json()},
             "seconds": round(time.monotonic() - started, 3),
         }
+        verdict = Verdict(record["verdict"])
         request.config.stash[RECORDS].append(record)
         request.node.user_properties.append(("audit", record))
         _end(made.leak, succeeded(trial.finding, attack.rule), verdict, record, bench.strict, request.node)

@@ -1,0 +1,65 @@
+"""`merveil audit`: the audits that ship with the package, for a scheme."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from merveil.cli import AUDIT_LOST, FAILED, OK, print_json, say
+from merveil.mer.errors import InputError
+from merveil.mer.extras import need
+
+HELP = "run the audits: every claim of SECURITY.md, tried"
+_LOST, _NOTHING = 1, 5  # pytest: tests failed; nothing was collected
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--scheme", action="append", help="only this scheme (may be repeated)")
+    add("--attack", action="append", help="only this attack (may be repeated)")
+    add("--data", metavar="F.npz", type=Path, help="archive to audit on (default: synthetic faces)")
+    add("--full", action="store_true", help="more rounds: tighter bounds, longer")
+    add("--strict", action="store_true", help="inconclusive audits fail")
+    add("--out", metavar="F.json", type=Path, help="write audits.json there")
+    add("--json", action="store_true", help="print one JSON object on stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    from merveil.attacks.registry import get
+    from merveil.protocols.registry import names
+
+    need("pytest", "audits")
+    need("torch", "mer")
+    for scheme in args.scheme or []:
+        if scheme not in names():
+            raise InputError(f"there is no scheme {scheme!r}; there are: {', '.join(names())}")
+    chosen = [get(name).id for name in args.attack or []]
+    if args.data is not None and not args.data.is_file():
+        raise InputError(f"--data {args.data} is not a file")
+    with tempfile.TemporaryDirectory() as folder:
+        out = args.out or Path(folder) / "audits.json"
+        code = subprocess.run(_command(args, chosen, out), stdout=sys.stderr).returncode
+        records = json.loads(out.read_text()) if out.exists() else []
+    if code not in (OK, _LOST, _NOTHING):
+        say(f"merveil audit: pytest ended with code {code}")
+        return FAILED
+    if args.json:
+        verdicts = Counter(r["verdict"] for r in records)
+        print_json({"lost": code == _LOST, "verdicts": dict(verdicts), "audits": records})
+    return AUDIT_LOST if code == _LOST else OK
+
+
+def _command(args: argparse.Namespace, chosen: list[str], out: Path) -> list[str]:
+    import merveil.audits
+
+    folder = Path(merveil.audits.__path__[0])
+    words = [sys.executable, "-m", "pytest", str(folder), f"--rootdir={folder}", "-q"]
+    words += ["-c", os.devnull, "--import-mode=importlib", "-p", "no:cacheprovider", "-rs"]
+    words += [f"--audits-json={out}", *(f"--scheme={s}" for s in args.scheme or [])]
+    words += [f"--attack={name}" for name in chosen]
+    words += ["--full"] * args.full + ["--strict"] * args.strict
+    return [*words, f"--audit-data={args.data}"] if args.data else words
