@@ -87,6 +87,25 @@ def test_readme_names_the_schemes_that_exist() -> None:
     assert {name for name, state in rows.items() if state == "yes"} == set(names())
 
 
+def test_list_of_decisions_is_complete() -> None:
+    folder = ROOT / "docs" / "adr"
+    listed = LINK.findall((folder / "README.md").read_text(encoding="utf-8"))
+    assert sorted(listed) == sorted(p.name for p in folder.glob("[0-9]*.md"))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_every_verb_is_there_and_light(verb: str) -> None:
+    """`merveil VERB --help` answers without torch and the like, so at once and with the core alone."""
+    code = (
+        "import sys\nfrom merveil.cli import main\n"
+        f"try:\n    main(['{verb}', '--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "assert not {'torch', 'cv2', 'matplotlib', 'numba', 'scipy', 'pytest'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert VERBS[verb][1] in " ".join(done.stdout.split())
+
+
 def test_command_line_page_has_every_verb_and_no_other() -> None:
     text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^## merveil ([a-z-]+)$", text, re.MULTILINE)) == set(VERBS)
