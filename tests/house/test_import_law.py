@@ -42,6 +42,7 @@ ALSO = {
     "mer/models/": {"numba"},
     "mer/data/portrait": {"skimage"},  # the public-domain photograph, for tests and examples
     "fl/train": {"tensorboard"},
+    "merveil/cli/audit": {"pytest"},
     "fl/flower": {"flwr"},
     "fl/dpsgd": {"opacus"},
     "fl/privacy": {"dp_accounting"},
