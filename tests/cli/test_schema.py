@@ -56,5 +56,5 @@ def test_every_schema_is_readable(schema: Any) -> None:
     for file in files:
         rules = json.loads(file.read_text(encoding="utf-8"))
         assert rules["$schema"].endswith("2020-12/schema"), file
-        assert rules["title"].startswith(f"merveil {file.stem}"), file
+        assert file.stem in rules["title"], file
         assert schema.check({}, rules), file  # an empty object lacks what is required
