@@ -34,6 +34,8 @@ def make_context(
         raise LocalError(
             f"parameters of {params.scheme!r} for scheme {scheme.name!r}", AbortCode.PARAMS_MISMATCH
         )
+    if not (1 <= round_ < 2**32 and 1 <= attempt < 2**16):
+        raise LocalError(f"rounds and attempts start at 1: round {round_}, attempt {attempt}")
     cohort = draw_cohort(roster.beacon, roster.hash, round_, len(roster), params.cohort)
     return Context(
         f"{scheme.name}/{scheme.version}",
