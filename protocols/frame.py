@@ -112,6 +112,9 @@ class Reader:
             raise malformed("field too long", self._sender)
         return self.take(size)
 
+    def rest(self) -> bytes:
+        return self.take(len(self._data) - self._at)
+
     def end(self) -> None:
         if self._at != len(self._data):
             raise malformed("trailing bytes", self._sender)

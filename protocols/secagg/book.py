@@ -8,10 +8,12 @@ import numpy as np
 from merveil.protocols.errors import AbortCode, Aborted, RemoteError
 from merveil.protocols.frame import Reader
 from merveil.protocols.primitives import merkle
+from merveil.protocols.primitives.kdf import DIGEST
 from merveil.protocols.primitives.packing import packed_size, word_type
 from merveil.protocols.secagg import messages as msg
 from merveil.protocols.secagg.graph import ring
-from merveil.protocols.secagg.messages import BOX, REVEALED, Advert, KeyList, Kind, read_advert
+from merveil.protocols.secagg.keys import WORD
+from merveil.protocols.secagg.messages import BOX, REVEALED, VIEW, Advert, KeyList, Kind, read_advert
 from merveil.protocols.session import Desk, Phase
 from merveil.protocols.snapshot import pack_fields, unpack_fields
 
@@ -34,6 +36,7 @@ class Book:
         self.boxes: dict[int, dict[int, bytes]] = {}
         self.total = np.zeros(params.size, dtype=word_type(params.modulus_bits))
         self.masked: dict[int, bytes] = {}
+        self.words: dict[int, bytes] = {}  # client -> one word a neighbour, ascending; sparse graphs only
         self.bitmap = b""
         self._entries = b""
         self.root = b""
@@ -41,7 +44,8 @@ class Book:
         self.asked: set[int] = set()
         self.answers: dict[int, dict[int, bytes]] = {}
         k = len(self.holders(context.cohort[0]))
-        self.body_limit = max(packed_size(params.size, params.modulus_bits), 1024 + k * (BOX + REVEALED + 32))
+        vector = VIEW + WORD * params.neighbours + packed_size(params.size, params.modulus_bits)
+        self.body_limit = max(vector, 1024 + k * (BOX + REVEALED + DIGEST))
 
     # The graph
 
@@ -62,6 +66,10 @@ class Book:
 
     def joined_neighbours(self, index: int) -> list[int]:
         return [i for i in self.neighbours(index) if i in self.adverts]
+
+    def dealers_around(self, index: int) -> list[int]:
+        """Neighbours whose shares a client was sent, and with whom it masks, ascending."""
+        return [i for i in self.neighbours(index) if i in self.nodes]
 
     def dealers_of(self, holder: int) -> list[int]:
         """Dealers of this round whose shares a holder got, ascending."""
@@ -163,7 +171,12 @@ class Book:
 
     def survivor_list(self, index: int) -> bytes:
         path = merkle.path(self._entries, self.position[index])
-        return msg.encode_survivors(self.bitmap, merkle.root(self._entries), path)
+        words = []
+        for peer in self.neighbours(index) if self._desk.params.neighbours else ():
+            if peer in self.masked:
+                at = WORD * self._graph.place(peer, index)
+                words.append(self.words[peer][at : at + WORD])
+        return msg.SurvivorList(self.bitmap, merkle.root(self._entries), path, b"".join(words)).encode()
 
     def signers(self, index: int) -> list[int]:
         return [i for i in self.holders(index) if i in self.signatures]
@@ -196,6 +209,7 @@ class Book:
                 self.total.astype(self.total.dtype.newbyteorder("<")).tobytes(),
                 join(self.masked),
                 join(self.signatures),
+                join(self.words),
                 join(dict.fromkeys(self.asked, b"")),
                 join({i: join(a) for i, a in self.answers.items()}),
             )
@@ -203,7 +217,7 @@ class Book:
 
     def load(self, snapshot: bytes) -> tuple[Phase, dict[int, AbortCode]]:
         """Restore; aborts with STATE_ROLLBACK on a snapshot of another session or layout."""
-        f = unpack_fields(snapshot, 13)
+        f = unpack_fields(snapshot, 14)
         if f[0] != self._desk.context.digest or len(f[8]) != self.total.nbytes:
             raise Aborted(AbortCode.STATE_ROLLBACK, "the snapshot belongs to another session")
         try:
@@ -220,8 +234,9 @@ class Book:
             self.nodes = _split(f[6])
             self.boxes = {i: _split(b) for i, b in _split(f[7]).items()}
             self.masked, self.signatures = _split(f[9]), _split(f[10])
-            self.asked = set(_split(f[11]))
-            self.answers = {i: _split(a) for i, a in _split(f[12]).items()}
+            self.words = _split(f[11])
+            self.asked = set(_split(f[12]))
+            self.answers = {i: _split(a) for i, a in _split(f[13]).items()}
         except (ValueError, KeyError, RemoteError) as error:
             raise Aborted(AbortCode.STATE_ROLLBACK, "the snapshot is damaged") from error
         self._check_loaded(phase)
@@ -246,7 +261,9 @@ class Book:
             self.answers,
         )
         nested = all(set(later) <= set(earlier) for earlier, later in itertools.pairwise(steps))
-        whole = all(len(t) == merkle.size(len(self.holders(i))) for i, t in self.nodes.items())
+        size = WORD * self._desk.params.neighbours
+        words = {i: len(w) for i, w in self.words.items()} == dict.fromkeys(self.masked, size)
+        whole = words and all(len(t) == merkle.size(len(self.holders(i))) for i, t in self.nodes.items())
         boxed = phase in (Phase.CHECK, Phase.UNMASK) or set(self.boxes) == set(self.nodes)
         live = phase in (Phase.KEYS, Phase.SHARES, Phase.MASKED, Phase.CHECK, Phase.UNMASK)
         if not (nested and whole and boxed and live and bool(self.sid) == (phase is not Phase.KEYS)):

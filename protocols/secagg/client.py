@@ -17,13 +17,13 @@ from merveil.protocols.machine import Event, step
 from merveil.protocols.primitives import merkle
 from merveil.protocols.primitives.aead import open_once, seal_once
 from merveil.protocols.primitives.agreement import agree
-from merveil.protocols.primitives.kdf import hash_fields
+from merveil.protocols.primitives.kdf import equal, hash_fields
 from merveil.protocols.primitives.packing import pack, word_type
 from merveil.protocols.primitives.prg import add_masks
 from merveil.protocols.secagg import messages as msg
 from merveil.protocols.secagg.dealing import deal
 from merveil.protocols.secagg.graph import ring
-from merveil.protocols.secagg.keys import chain_at, mask_scalar, pair_keys, ratchet, self_mask_key
+from merveil.protocols.secagg.keys import WORD, chain_at, mask_scalar, pair_keys, ratchet, self_mask_key
 from merveil.protocols.secagg.messages import Kind
 from merveil.protocols.secagg.state import ClientState
 from merveil.protocols.session import SPENT, Phase, Seat
@@ -249,6 +249,8 @@ class SecAggClient:
             boxes[peer] = seal_once(keys.outgoing, self._state.dealt[peer].encode(), aad)
             self._state.masks[peer] = keys.mask
             self._state.incoming[peer] = keys.incoming
+            if seat.params.neighbours:
+                self._state.words[peer] = keys.word + keys.peer_word
             chains[peer] = chain
         seat.ledger.store_chains(seat.roster.hash, context.round, chains)
         return boxes
@@ -299,35 +301,59 @@ class SecAggClient:
         plus += [key for peer, key in state.masks.items() if seat.index < peer]
         minus = [key for peer, key in state.masks.items() if seat.index > peer]
         add_masks(total, plus, minus)
-        body = pack(total, params.modulus_bits)
+        body = self._masked_head() + pack(total, params.modulus_bits)
         seat.ledger.advance(context.federation, context.round, context.attempt, RoundState.MASKED)
         frame = self._frame(Kind.MASKED, body, state.sid)
         state.forget_mask(frame.digest())
         self._phase = after
         return (frame,)
 
+    def _masked_head(self) -> bytes:
+        """Whose masks the vector carries, and in a sparse graph the word that tells each of them so."""
+        state = self._state
+        around = self._neighbours if self._seat.params.neighbours else ()
+        words = (state.words[i][:WORD] if i in state.masks else bytes(WORD) for i in around)
+        return msg.view_digest(state.sid, sorted(state.masks)) + b"".join(words)
+
     # CHECK
 
     def _on_survivors(self, frame: Frame) -> Sequence[Frame]:
         seat, context, state = self._seat, self._seat.context, self._state
-        bitmap, entries, path = msg.decode_survivors(frame.body, seat.params.cohort)
-        alive = {context.cohort[p] for p in msg.from_bitmap(bitmap)}
+        listed = msg.decode_survivors(frame.body, seat.params.cohort)
+        alive = {context.cohort[p] for p in msg.from_bitmap(listed.bitmap)}
         mismatch = AbortCode.ROSTER_MISMATCH
         if seat.index not in alive:
             raise Aborted(mismatch, "this client is not on the survivor list", (0,))
         entry = msg.survivor_entry(seat.index, self._digest(seat.index), state.masked)
-        if merkle.climb(entry, context.cohort.index(seat.index), path) != entries:
+        if merkle.climb(entry, context.cohort.index(seat.index), listed.path) != listed.entries_root:
             raise Aborted(mismatch, "the survivor list holds another vector of this client", (0,))
         strangers = (alive & set(self._neighbours)) - set(state.held)
         if strangers:
             raise Aborted(mismatch, f"survivors {sorted(strangers)} never shared with this client", (0,))
+        self._check_words([i for i in self._neighbours if i in alive], listed.words)
         if len(alive) < seat.params.threshold:
             raise Aborted(AbortCode.BELOW_THRESHOLD, f"{len(alive)} survivors")
         self._check_difference(alive)
-        root = msg.survivor_root(state.sid, bitmap, entries)
-        state.bitmap, state.root = bitmap, root
+        root = msg.survivor_root(state.sid, listed.bitmap, listed.entries_root)
+        state.bitmap, state.root = listed.bitmap, root
         self._phase = step(TABLE, SPENT, self._phase, Event.ADVANCE)
         return (self._frame(Kind.SIGNED, root, state.sid),)
+
+    def _check_words(self, survivors: Sequence[int], words: bytes) -> None:
+        """In a sparse graph, each surviving neighbour's word that it masked with this client.
+
+        A server could otherwise withhold this client's shares from a neighbour, which would then not mask
+        with it, and still have its share of that neighbour's seed from this client (docs/secagg.md).
+        """
+        if not self._seat.params.neighbours:
+            survivors = ()
+        if len(words) != WORD * len(survivors):
+            raise malformed("words of another number of neighbours", 0)
+        for at, peer in enumerate(survivors):
+            if not equal(words[WORD * at : WORD * (at + 1)], self._state.words[peer][WORD:]):
+                raise Aborted(
+                    AbortCode.ROSTER_MISMATCH, f"nothing shows that survivor {peer} masked with this client"
+                )
 
     def _check_difference(self, alive: set[int]) -> None:
         """Two sums whose survivors differ by few clients tell much about those few."""

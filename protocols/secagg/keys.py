@@ -16,6 +16,8 @@ from merveil.protocols.primitives.agreement import agree, private_key
 from merveil.protocols.primitives.kdf import derive_key, hash_fields
 from merveil.protocols.primitives.prg import KEY
 
+WORD = 8
+
 
 def _pair(one: int, two: int) -> tuple[bytes, bytes]:
     low, high = (one, two) if one < two else (two, one)
@@ -58,11 +60,16 @@ def self_mask_key(sid: bytes, seed: bytes) -> bytes:
 
 
 class PairKeys(NamedTuple):
-    """One pair's keys of a session. mask: 16 bytes; outgoing, incoming: 32 bytes, one message each."""
+    """One pair's keys of a session. mask: 16 bytes; outgoing, incoming: 32 bytes, one message each.
+
+    word, peer_word: 8 bytes each, by which either end lets the other know that it masked with it.
+    """
 
     mask: bytes
     outgoing: bytes
     incoming: bytes
+    word: bytes
+    peer_word: bytes
 
     def __repr__(self) -> str:
         return "PairKeys(...)"
@@ -74,7 +81,8 @@ def pair_mask_key(sid: bytes, shared: bytes, one: int, two: int) -> bytes:
 
 def pair_keys(sid: bytes, chain: bytes, shared: bytes, own: int, peer: int) -> PairKeys:
     """shared: the ephemeral agreement, 32 bytes."""
-    both = derive_key(chain + shared, sid, "secagg/1/share-keys", *_pair(own, peer), length=64)
-    up, down = both[:32], both[32:]  # lower index to higher, and back
-    outgoing, incoming = (up, down) if own < peer else (down, up)
-    return PairKeys(pair_mask_key(sid, shared, own, peer), outgoing, incoming)
+    length = 64 + 2 * WORD
+    both = derive_key(chain + shared, sid, "secagg/1/share-keys", *_pair(own, peer), length=length)
+    up, down = (both[:32], both[64:-WORD]), (both[32:64], both[-WORD:])  # lower index to higher, and back
+    (outgoing, word), (incoming, peer_word) = (up, down) if own < peer else (down, up)
+    return PairKeys(pair_mask_key(sid, shared, own, peer), outgoing, incoming, word, peer_word)

@@ -2,7 +2,7 @@
 
 import enum
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from merveil.protocols.primitives.sign import SIGNATURE
 
 NONCE = 32
 SALT = 16
+VIEW = 16
 BOX_PLAIN = 2 * (SHARE + SALT)
 BOX = BOX_PLAIN + OVERHEAD
 REVEALED = SHARE + SALT + DIGEST
@@ -66,6 +67,11 @@ def seed_commitment(context: bytes, index: int, seed: bytes) -> bytes:
 def session_id(context: bytes, root: bytes, joined: int) -> bytes:
     """32 bytes: the context and the Merkle root over the adverts of those who answered KEYS."""
     return hash_fields("secagg/1/sid", context, root, joined.to_bytes(2, "big"))
+
+
+def view_digest(sid: bytes, dealers: Iterable[int]) -> bytes:
+    """16 bytes that stand for the neighbours, ascending, whose masks a vector carries."""
+    return hash_fields("secagg/1/view", sid, b"".join(i.to_bytes(2, "big") for i in dealers))[:VIEW]
 
 
 _LEAF = encode_fields("secagg/1/share-leaf")
@@ -244,18 +250,26 @@ def survivor_root(sid: bytes, bitmap: bytes, entries_root: bytes) -> bytes:
     return hash_fields("secagg/1/survivors", sid, bitmap, entries_root)
 
 
-def encode_survivors(bitmap: bytes, entries_root: bytes, path: bytes) -> bytes:
-    return bitmap + entries_root + path
+class SurvivorList(NamedTuple):
+    """SURVIVORS: the list as one client needs it. words: of its surviving neighbours, ascending (sparse)."""
+
+    bitmap: bytes
+    entries_root: bytes
+    path: bytes
+    words: bytes
+
+    def encode(self) -> bytes:
+        return b"".join(self)
 
 
-def decode_survivors(body: bytes, cohort: int) -> tuple[bytes, bytes, bytes]:
+def decode_survivors(body: bytes, cohort: int) -> SurvivorList:
+    """Splits a body; how many words there must be, the receiver knows."""
     reader = Reader(body, 0)
     bitmap, root = reader.take((cohort + 7) // 8), reader.take(DIGEST)
     path = reader.take(DIGEST * merkle.depth(cohort))
-    reader.end()
     if cohort % 8 and bitmap[-1] >> (cohort % 8):
         raise malformed("the bitmap names positions beyond the cohort", 0)
-    return bitmap, root, path
+    return SurvivorList(bitmap, root, path, reader.rest())
 
 
 def encode_request(signatures: Mapping[int, bytes]) -> bytes:

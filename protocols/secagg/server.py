@@ -17,6 +17,7 @@ from merveil.protocols.primitives.packing import packed_size, tail_is_zero, unpa
 from merveil.protocols.secagg import messages as msg
 from merveil.protocols.secagg.book import Book
 from merveil.protocols.secagg.client import box_aad
+from merveil.protocols.secagg.keys import WORD
 from merveil.protocols.secagg.messages import Kind
 from merveil.protocols.secagg.unmask import remove_masks
 from merveil.protocols.session import SPENT, Desk, Frames, Outcome, Phase
@@ -42,6 +43,7 @@ _DUE = {
 }
 _DOUBTFUL = {
     (Kind.SHARES, AbortCode.MALFORMED_FRAME),
+    (Kind.MASKED, AbortCode.ROSTER_MISMATCH),
     (Kind.SIGNED, AbortCode.ROSTER_MISMATCH),
     (Kind.ANSWER, AbortCode.MALFORMED_FRAME),
 }
@@ -192,12 +194,18 @@ class SecAggServer:
 
     def _take_masked(self, sender: int, frame: Frame) -> None:
         params, book = self._desk.params, self._book
-        if len(frame.body) != packed_size(params.size, params.modulus_bits):
+        head = msg.VIEW + WORD * params.neighbours
+        packed = memoryview(frame.body)[head:]
+        if len(packed) != packed_size(params.size, params.modulus_bits):
             raise RemoteError("masked vector of a wrong length", (sender,), AbortCode.SHAPE_MISMATCH)
-        if not tail_is_zero(frame.body, params.size, params.modulus_bits):
+        if not tail_is_zero(packed, params.size, params.modulus_bits):
             raise malformed("padding is not zero", sender)
-        for at, part in unpack_blocks(frame.body, params.size, params.modulus_bits):
+        if frame.body[: msg.VIEW] != msg.view_digest(book.sid, book.dealers_around(sender)):
+            why = f"{sender} masked with other clients than those whose shares it was sent"
+            raise RemoteError(why, (sender,), AbortCode.ROSTER_MISMATCH)
+        for at, part in unpack_blocks(packed, params.size, params.modulus_bits):
             book.total[at : at + part.size] += part
+        book.words[sender] = frame.body[msg.VIEW : head]
         book.masked[sender] = frame.digest()
 
     def _take_complaint(self, sender: int, frame: Frame) -> None:

@@ -10,6 +10,7 @@ from merveil.protocols.errors import AbortCode, Aborted
 from merveil.protocols.frame import Reader
 from merveil.protocols.primitives.prg import KEY
 from merveil.protocols.secagg.dealing import Dealing
+from merveil.protocols.secagg.keys import WORD
 from merveil.protocols.secagg.messages import BOX_PLAIN, Advert, Held, Kind, read_advert
 from merveil.protocols.session import Phase
 from merveil.protocols.snapshot import pack_fields, unpack_fields
@@ -20,8 +21,8 @@ class ClientState:
     """Everything secret is left out of repr.
 
     dealt, tree: own shares by holder and the Merkle tree over them, until they are sent. masks, incoming:
-    keys by neighbour, until used. held: shares of others by dealer, until answered. masked: digest of the
-    masked frame. seen: server frames.
+    keys by neighbour, until used. words: own word and the neighbour's, by neighbour, sparse graphs only.
+    held: shares of others by dealer, until answered. masked: digest of the masked frame. seen: server frames.
     """
 
     codes: Codes | None = field(default=None, repr=False)
@@ -34,6 +35,7 @@ class ClientState:
     adverts: dict[int, Advert] = field(default_factory=dict, repr=False)
     masks: dict[int, bytes] = field(default_factory=dict, repr=False)
     incoming: dict[int, bytes] = field(default_factory=dict, repr=False)
+    words: dict[int, bytes] = field(default_factory=dict, repr=False)
     held: dict[int, Held] = field(default_factory=dict, repr=False)
     masked: bytes = b""
     bitmap: bytes = b""
@@ -75,12 +77,13 @@ class ClientState:
                 self.root,
                 _join({int(k): d for k, d in self.seen.items()}),
                 self.tree,
+                _join(self.words),
             )
         )
 
     @classmethod
     def load(cls, data: bytes) -> "tuple[Phase, ClientState]":
-        f = unpack_fields(data, 16)
+        f = unpack_fields(data, 17)
         try:
             phase = Phase(f[0].decode())
         except ValueError as error:
@@ -101,6 +104,7 @@ class ClientState:
             root=f[13],
             seen={Kind(k): d for k, d in _split(f[14], 32).items()},
             tree=f[15],
+            words=_split(f[16], 2 * WORD),
         )
         return phase, state
 
