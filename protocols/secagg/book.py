@@ -1,7 +1,7 @@
 """What the server of a round has in hand, and its canonical bytes for a restart."""
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -251,7 +251,7 @@ class Book:
 
     def _check_loaded(self, phase: Phase) -> None:
         """Each step's clients are among those of the step before, and all commitments are whole."""
-        steps = (
+        steps: tuple[Iterable[int], ...] = (
             self.position,
             self.adverts,
             self.nodes,
