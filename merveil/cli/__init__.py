@@ -23,6 +23,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "compare-runs": ("compare_runs", "paired interval between two prediction files"),
     "train": ("train", "one federated training into a run folder, checkpointed and resumable"),
     "reproduce": ("reproduce", "repeat a run from its manifest and compare"),
+    "attack": ("attack", "one attack and its control against a scheme's real frames"),
+    "audit": ("audit", "run the audits: every claim of SECURITY.md, tried"),
+    "compare": ("compare", "schemes side by side: recognition, leakage, cost, guarantee, as one report"),
+    "demo": ("demo", "synthetic faces to a report, in a few minutes"),
 }
 
 
