@@ -1,6 +1,7 @@
 """Read one clip, a video file or a folder of numbered frames, as grey frames; or say what is wrong."""
 
 import hashlib
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,7 @@ def _read_video(file: Path) -> list[Gray]:
         raise InputError(f"{file} is empty (0 bytes)")
     with file.open("rb"):  # an unreadable file is the system's error, not a bad video
         pass
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet: FFmpeg would write beside our message
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # we say what is wrong, once
     capture = cv2.VideoCapture(str(file))

@@ -18,7 +18,7 @@ from merveil.mer.features.rigid import remove_rigid
 Gray = NDArray[np.uint8]
 CHOICES = ("auto", "annotated", "middle", "spotted")
 SPOT_SIDE = 96  # px; frames are looked at in this size, which keeps a 40-frame clip under 0.1 s
-RISE = 0.15  # the onset is the last frame before the apex below this share of the rise
+RISE = 0.08  # the onset is the last frame before the apex below this share of the rise
 # Face regions that express (rows, columns as shares of the square): both brows, cheeks, mouth. The eyes are
 # left out, since a blink moves more than any micro-expression.
 REGIONS = ((0.10, 0.32, 0.12, 0.88), (0.58, 0.95, 0.20, 0.80))

@@ -38,6 +38,7 @@ TVL1: Mapping[str, float] = MappingProxyType(
 DIS: Mapping[str, float] = MappingProxyType(
     {
         "FinestScale": 1,
+        "CoarsestScale": -1,  # chosen from the picture size
         "PatchSize": 8,
         "PatchStride": 3,
         "GradientDescentIterations": 25,
@@ -45,6 +46,7 @@ DIS: Mapping[str, float] = MappingProxyType(
         "VariationalRefinementAlpha": 20.0,
         "VariationalRefinementDelta": 5.0,
         "VariationalRefinementGamma": 10.0,
+        "VariationalRefinementEpsilon": 0.01,
         "UseMeanNormalization": True,
         "UseSpatialPropagation": True,
     }

@@ -43,7 +43,7 @@ def _similarity(flow: NDArray[np.float32]) -> NDArray[np.float32]:
     height, width = flow.shape[:2]
     step = max(1, min(height, width) // 32)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    x, y = (x - (width - 1) / 2) / width, (y - (height - 1) / 2) / height
+    x, y = (x - (width - 1) / 2) / width, (y - (height - 1) / 2) / width  # one unit for both
     xs, ys = x[::step, ::step].ravel(), y[::step, ::step].ravel()
     sample = flow[::step, ::step].reshape(-1, 2).astype(np.float64)
     one, zero = np.ones_like(xs), np.zeros_like(xs)
