@@ -17,7 +17,7 @@ from merveil.fl.options import TrainOptions
 from merveil.mer.models.stacked import StackedNet
 from merveil.mer.train import Floats, train_stack
 
-STACK_CLIPS = 1024  # most clips, padding included, in one stack: bounds memory
+STACK_CLIPS = 1400  # most clips, padding included, in one stack: bounds memory
 PADDING = 1.25  # a stack's largest client holds at most this times the clips of its smallest
 
 
@@ -32,7 +32,8 @@ class Job:
 
 def stacks(jobs: Sequence[Job]) -> list[list[int]]:
     """Positions in `jobs`, grouped by like clip counts; every job is in exactly one group."""
-    order = sorted(range(len(jobs)), key=lambda i: (jobs[i].client.clips, i))
+    # One client in many runs has the same clips: side by side, a network can share their matrix products.
+    order = sorted(range(len(jobs)), key=lambda i: (jobs[i].client.clips, jobs[i].client.name, i))
     groups: list[list[int]] = []
     for i in order:
         clips = jobs[i].client.clips

@@ -5,7 +5,8 @@ looking at held-out people. docs/federated.md has the table of each choice.
 
 - fedadamw: one full-batch gradient a client and round (local SGD of rate 1), Adam at the server. Rounds and
   rate for ststnet: `merveil.fl.selection.nested_choices` on SMIC + CASME II. The server's rule is then the
-  recipe of central training.
+  recipe of central training. fedadam shares them; it was not chosen separately.
+- fedavg: local Adam, epochs and rounds by the same inner validation. fedprox shares them.
 - update_clip: the largest coordinate of a client's gradient seen on training people was below 10; 64 leaves
   room, and 24 bits keep the grid step under 1e-5, below what the smallest tensors need.
 """
@@ -15,7 +16,7 @@ from typing import Any
 from merveil.mer.errors import InputError
 
 _LOCAL_ADAM: dict[str, Any] = {
-    "rounds": 40,
+    "rounds": 60,
     "local_epochs": 5,
     "optimiser": "adam",
     "lr": 1e-3,
