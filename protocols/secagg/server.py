@@ -291,7 +291,7 @@ class SecAggServer:
         while short := {i for i in kept if sum(h in kept for h in book.holders(i)) < t}:
             kept -= short
         if len(kept) < t:
-            self._too_few(kept, f"{what} and have {t} holders that did")
+            self._too_few(said, f"{what}, {len(kept)} of them with {t} holders that did")
         return kept
 
     def _too_few(self, present: Iterable[int], what: str) -> None:
@@ -325,7 +325,8 @@ class SecAggServer:
         book = self._book
         signed = set(book.signatures)
         ready = [i for i in sorted(signed) if len(book.signers(i)) >= self._desk.params.threshold]
-        self._require(sorted(book.nodes), set(ready), "signed the survivor list")
+        self._require(sorted(book.nodes), signed, "signed the survivor list")
+        self._require(sorted(book.nodes), set(ready), f"signed it with {self._desk.params.threshold} others")
         self._phase = step(TABLE, SPENT, self._phase, Event.ADVANCE)
         book.asked = set(ready)
         return Frames(ready, lambda i: self._to(Kind.REQUEST, book.sid, i, book.request(i)))
