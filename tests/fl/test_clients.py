@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from merveil.fl.clients import ClientRule, class_counts, parse_clients, partition
+from merveil.mer.data.archive import load_archive
 from merveil.mer.errors import InputError
 
 
@@ -85,3 +86,15 @@ def test_class_counts_add_up(people):
     clients = partition(people, ClientRule("subject"))
     total = sum(class_counts(people, client) for client in clients)
     assert total.tolist() == np.bincount(people.y, minlength=3).tolist()
+
+
+@pytest.mark.data
+def test_clients_of_the_real_composite(real_file):
+    archive = load_archive(real_file)
+    subjects = partition(archive, ClientRule("subject"))
+    counts = sorted(client.clips for client in subjects)
+    assert len(subjects) == 40 and (counts[0], counts[-1], sum(counts)) == (1, 39, 309)
+    sites = partition(archive, ClientRule("site"))
+    assert {client.name: client.clips for client in sites} == {"smic": 164, "casme2": 145}
+    groups = partition(archive, ClientRule("site", 6))
+    assert len(groups) == 6 and max(g.clips for g in groups) < 2 * min(g.clips for g in groups)

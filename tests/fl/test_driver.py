@@ -19,7 +19,14 @@ EXACT = [name for name in names() if name != "ckks"]
 
 
 def federation(archive, record=False, train=None, label="", **options):
-    defaults = {"rounds": 4, "server_lr": 0.05, "update_clip": 4.0, "bits": 30, "local_epochs": 1}
+    defaults = {
+        "rounds": 4,
+        "server_lr": 0.05,
+        "update_clip": 4.0,
+        "bits": 30,
+        "local_epochs": 1,
+        "optimiser": "sgd",
+    }
     chosen = resolve(defaults, options)
     rule = ClientRule(chosen.clients)
     return Federation(archive, [Run(label, partition(archive, rule, train))], chosen, record=record)
