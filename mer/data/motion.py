@@ -7,6 +7,7 @@ frames, which is what tests compare estimates with. Fields are [h, w, 2] float32
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +66,14 @@ ACTION_UNITS: Mapping[str, tuple[Patch, ...]] = {
 }
 
 
+@lru_cache(maxsize=4)
+def _grid(shape: tuple[int, int]) -> tuple[Field, Field]:
+    """x and y of every pixel, read-only and shared, since each frame of a clip asks for them."""
+    y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
+    x.flags.writeable = y.flags.writeable = False
+    return x, y
+
+
 def expression(
     shape: tuple[int, int], marks: Landmarks, units: Mapping[str, float], balance: float = 0.0
 ) -> Field:
@@ -73,7 +82,7 @@ def expression(
     units: name -> peak displacement in pixels (of its unit-length moves). balance in [-1, 1] shifts
     strength from the left side of the picture to the right.
     """
-    y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
+    x, y = _grid(shape)
     axis = np.subtract(marks.right_eye, marks.left_eye) / marks.eye_distance  # the face's own x direction
     field = np.zeros((*shape, 2), dtype=np.float32)
     for name, strength in units.items():
@@ -104,10 +113,11 @@ def _bump(x: Field, y: Field, axis: NDArray[np.float64], marks: Landmarks, patch
 
 def rigid(shape: tuple[int, int], centre: tuple[float, float], pose: Sequence[float]) -> Field:
     """Forward displacement of a small head motion: pose = (shift x, shift y, turn in radians, growth)."""
-    y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
+    x, y = _grid(shape)
     dx, dy = x - centre[0], y - centre[1]
-    shift_x, shift_y, turn, growth = pose
-    cos, sin = (1 + growth) * np.cos(turn), (1 + growth) * np.sin(turn)
+    shift_x, shift_y, turn, growth = (float(p) for p in pose)
+    # Plain floats: a numpy float64 would turn the float32 pictures into float64.
+    cos, sin = float((1 + growth) * np.cos(turn)), float((1 + growth) * np.sin(turn))
     return np.stack(
         [shift_x + (cos - 1) * dx - sin * dy, shift_y + sin * dx + (cos - 1) * dy], axis=-1
     ).astype(np.float32)
@@ -117,7 +127,7 @@ def render(still: NDArray[np.float32], displacement: Field) -> NDArray[np.float3
     """frame(p) = still(p - displacement(p)), bicubic; the border repeats. [h, w] -> [h, w]."""
     cv2 = opencv()
     height, width = still.shape
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    x, y = _grid((height, width))
     return np.asarray(
         cv2.remap(
             still,
@@ -139,7 +149,7 @@ def true_flow(first: Field, second: Field, rounds: int = 12) -> Field:
     """
     cv2 = opencv()
     height, width = first.shape[:2]
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    x, y = _grid((height, width))
     source_x, source_y = x - first[..., 0], y - first[..., 1]
     at = second
     for _ in range(rounds):

@@ -96,7 +96,7 @@ def test_a_still_film_is_refused() -> None:
 def test_no_face_is_an_error_and_full_skips_the_search() -> None:
     frames, onset, apex, _ = clip(SURPRISE, 1)
     sky = frames[:, -60:, :]  # the suit, below the chin
-    with pytest.raises(InputError, match="no face was found on the onset frame.*--face full"):
+    with pytest.raises(InputError, match=r"no face was found on the onset frame.*--face full"):
         extract(sky, onset, apex, Settings(flow="dis"))
     square = faces.crop(frames, faces.detect(frames[onset]), 140)
     made = extract(square, onset, apex, Settings(flow="dis", face="full"))
