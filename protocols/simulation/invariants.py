@@ -32,12 +32,12 @@ def _digits(params: Params) -> int:
     return count
 
 
-def testimony(params: Params, position: int, rng: SeededRng) -> Codes:
+def marked_codes(params: Params, position: int, rng: SeededRng) -> Codes:
     """Codes of the client at 0-based `position` in the cohort; uniform, extremes included, after its digit.
 
     The first ceil(cohort / digits) coordinates testify where dim has room for them; all others are noise.
     """
-    words = np.frombuffer(rng.draw(8 * params.size, "testimony"), dtype="<u8")
+    words = np.frombuffer(rng.draw(8 * params.size, "marked_codes"), dtype="<u8")
     codes = (words % np.uint64(2 * params.levels + 1)).astype(np.int64) - params.levels
     codes[words % np.uint64(7) == 0] = params.levels
     codes[words % np.uint64(11) == 0] = -params.levels

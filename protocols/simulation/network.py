@@ -14,7 +14,7 @@ from merveil.protocols.simulation.party import Mode, Party
 from merveil.protocols.simulation.world import Parcel, Result, World
 
 
-class _Schedule:
+class Schedule:
     """One attempt under faults: tasks are (client, move) before there is a message, then parcels."""
 
     def __init__(self, world: World, faults: Faults, dice: Dice) -> None:
@@ -168,7 +168,7 @@ def simulate(
     for round_ in range(1, rounds + 1):
         for attempt in range(1, attempts + 1):
             world.begin(round_, attempt)
-            _Schedule(world, faults, dice).run()
+            Schedule(world, faults, dice).run()
             result = world.result(history)
             history.append(result)
             if not _retry(result, faults, dice):

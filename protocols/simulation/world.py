@@ -25,7 +25,7 @@ from merveil.protocols.simulation.invariants import (
     check_outcome,
     check_spent,
     demand,
-    testimony,
+    marked_codes,
 )
 from merveil.protocols.simulation.party import Mode, Party
 from merveil.protocols.transcript import Transcript
@@ -125,7 +125,7 @@ class World:
 
     def _testimony(self, position: int, index: int) -> Codes:
         label = f"codes/{self.round}/{self.attempt}/{index}"
-        return testimony(self.params, position, self.rng.child(label))
+        return marked_codes(self.params, position, self.rng.child(label))
 
     @property
     def over(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from merveil.protocols.api import client_session, make_context, server_session
 from merveil.protocols.codec import Codes
@@ -19,7 +20,10 @@ from merveil.protocols.registry import get, names
 from merveil.protocols.rng import SeededRng
 from merveil.protocols.session import ClientSession, Outcome, Phase, ServerSession
 from merveil.protocols.simulation.driver import Driver, Traffic
-from merveil.protocols.simulation.invariants import testimony as make_testimony
+from merveil.protocols.simulation.invariants import marked_codes
+
+settings.register_profile("protocols", deadline=None, print_blob=True)  # a loaded machine is no failure
+settings.load_profile("protocols")
 
 NOW = 1_700_000_000
 DAY = 86_400
@@ -107,7 +111,7 @@ class Kit:
 
     def codes(self, index: int) -> Codes:
         position = self.context().cohort.index(index)
-        return make_testimony(self.params, position, SeededRng(self.seed).child(f"codes/{index}"))
+        return marked_codes(self.params, position, SeededRng(self.seed).child(f"codes/{index}"))
 
     def total(self, survivors: tuple[int, ...]) -> Codes:
         return np.sum([self.codes(i) for i in survivors], axis=0)
