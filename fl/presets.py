@@ -3,10 +3,11 @@
 Rule: a number in here was chosen by inner validation on training persons only, or is a convention; never by
 looking at held-out people. docs/federated.md has the table of each choice.
 
-- fedadamw: one full-batch gradient a client and round (local SGD of rate 1), Adam at the server. Rounds and
-  rate for ststnet: `merveil.fl.selection.nested_choices` on SMIC + CASME II. The server's rule is then the
-  recipe of central training. fedadam shares them; it was not chosen separately.
-- fedavg: local Adam, epochs and rounds by the same inner validation. fedprox shares them.
+- fedadamw: one full-batch gradient a client and round (local SGD of rate 1), Adam at the server. These are
+  central training's steps, so rounds and rate are the central recipe's, which nested validation chose.
+  fedadam shares them; it was not chosen separately.
+- fedavg: local Adam; epochs and rounds by `merveil.fl.selection.nested_choices` on SMIC + CASME II.
+  fedprox shares them.
 - update_clip: the largest coordinate of a client's gradient seen on training people was below 10; 64 leaves
   room, and 24 bits keep the grid step under 1e-5, below what the smallest tensors need.
 """
@@ -25,8 +26,8 @@ _LOCAL_ADAM: dict[str, Any] = {
     "bits": 20,
 }
 _BY_STRATEGY: dict[str, dict[str, Any]] = {
-    "fedadamw": {"rounds": 100, "lr": 1.0, "server_lr": 1e-3, "update_clip": 64.0, "bits": 24},
-    "fedadam": {"rounds": 100, "lr": 1.0, "server_lr": 1e-3, "update_clip": 64.0, "bits": 24, "tau": 1e-3},
+    "fedadamw": {"rounds": 60, "lr": 1.0, "server_lr": 1e-3, "update_clip": 64.0, "bits": 24},
+    "fedadam": {"rounds": 60, "lr": 1.0, "server_lr": 1e-3, "update_clip": 64.0, "bits": 24, "tau": 1e-3},
     "fedavg": _LOCAL_ADAM,
     "fedprox": {**_LOCAL_ADAM, "prox_mu": 0.01},
 }
