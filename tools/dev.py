@@ -220,7 +220,9 @@ def job_demo(options: Sequence[str]) -> int:
 
 
 def job_test(options: Sequence[str]) -> int:
-    return inside("pytest", *(options or ["tests", "audits"]))
+    """All tests and quick audits on up to four cores, one file always on one; or pytest with the options."""
+    cores = min(os.cpu_count() or 1, 4)
+    return inside("pytest", *(options or ["-n", str(cores), "--dist", "loadfile", "tests", "audits"]))
 
 
 def job_lint(options: Sequence[str]) -> int:

@@ -43,6 +43,7 @@ ALSO = {
     "mer/data/portrait": {"skimage"},  # the public-domain photograph, for tests and examples
     "fl/train": {"tensorboard"},
     "merveil/cli/audit": {"pytest"},
+    "merveil/report/": {"markupsafe"},  # comes with jinja2
     "fl/flower": {"flwr"},
     "fl/dpsgd": {"opacus"},
     "fl/privacy": {"dp_accounting"},
