@@ -8,9 +8,12 @@ import hashlib
 import json
 import re
 import signal
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -203,6 +206,11 @@ def _parallel(jobs: Sequence[Job], plan: Plan, workers: int) -> Iterator[tuple[i
                 return
             for future in wait(pending, return_when=FIRST_COMPLETED).done:
                 yield pending.pop(future), future.result()
+    except BrokenProcessPool as error:
+        raise ChildProcessError(
+            "a worker process was killed, perhaps for want of memory: finished clips are kept; repeat the "
+            "command, with fewer --workers if need be"
+        ) from error
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
 
@@ -258,12 +266,15 @@ def cache_key(job: Job, settings: Settings) -> str:
 
 
 def _read_cache(path: Path) -> Done | None:
-    """A finished clip, or None where there is none. Entries are renamed into place whole."""
+    """A finished clip, or None where there is none, or none that can be read: it is then made anew."""
     if not path.is_file():
         return None
-    with np.load(path, allow_pickle=False) as entry:
-        onset, apex = (int(i) for i in entry["frames"])
-        return Done(entry["x"], onset, apex, str(entry["source"]), cached=True)
+    try:
+        with np.load(path, allow_pickle=False) as entry:
+            onset, apex = (int(i) for i in entry["frames"])
+            return Done(entry["x"], onset, apex, str(entry["source"]), cached=True)
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, AttributeError, TypeError):
+        return None
 
 
 def _write_preview(folder: Path, job: Job, made: Extraction) -> None:
