@@ -63,6 +63,28 @@ MODELS: dict[str, ModelInfo] = {
         },
         options=("norm",),
     ),
+    "flow-mlp": ModelInfo(
+        name="flow-mlp",
+        kind="network",
+        source="merveil's own: a small perceptron on flow normalised clip by clip",
+        help="two layers on 14x14 block means of the flow; trains in seconds",
+        parameters=lambda channels, height, width, classes: 64 * 588 + 64 * 3 + classes * 65,
+        module="merveil.mer.models.flow_mlp",
+        recipes={
+            # The settings of a search made before this project on the two-part development archive, which
+            # looked at LOSO scores (some fifty networks); not chosen again, so expect less on new people.
+            "default": Recipe(
+                epochs=300,
+                lr=5e-3,
+                optimiser="adamw",
+                weight_decay=0.05,
+                label_smoothing=0.1,
+                class_weights=True,
+                schedule="cosine",
+            )
+        },
+        options=("hidden",),
+    ),
     "kernel-ridge": ModelInfo(
         name="kernel-ridge",
         kind="closed-form",

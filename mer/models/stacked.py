@@ -22,6 +22,7 @@ from merveil.mer.errors import InputError
 
 Floats = NDArray[np.float32]
 Layout = tuple[tuple[str, tuple[int, ...]], ...]
+TOGETHER = 512  # clips, padding included, that one autograd pass takes: larger ones leave the cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,16 +87,31 @@ class StackedNet(ABC):
 
         x [n,...] holds every clip once; model i is trained on x[rows[i]], rows int64 [M,B], -1 = padding at
         the end of a row; targets [M,B,K] carry labels, class weights and the division by the batch, and are
-        zero on padding. Subclasses may override this with arithmetic of their own. pool: threads to run on.
+        zero on padding. pool: threads to run on. Subclasses may override this with arithmetic of their own,
+        and must where they have buffers, which this leaves as they are.
         """
-        if self.buffers:
-            raise NotImplementedError("a network with buffers brings its own gradients")
-        leaf = params[:, : self.trainable].detach().clone().requires_grad_()
-        batch = x[torch.from_numpy(np.maximum(rows, 0))]
-        scores = torch.log_softmax(self.logits(leaf, batch, train=True, generator=coins), -1)
+        counts = (rows >= 0).sum(1)
+        together = max(1, TOGETHER // max(1, int(counts.max(initial=1))))
+        chunks = [slice(start, min(start + together, len(rows))) for start in range(0, len(rows), together)]
+
+        def run(chunk: slice) -> tuple[torch.Tensor, torch.Tensor]:
+            width = int(counts[chunk].max())
+            some = None if coins is None else Coins(coins.seeds[chunk], coins.steps[chunk])
+            own = torch.from_numpy(np.maximum(rows[chunk, :width], 0))
+            return self._by_autograd(params[chunk], x[own], targets[chunk, :width], some)
+
+        found = list((map if pool is None else pool.map)(run, chunks))
+        value, loss = (torch.cat([f[i] for f in found]) for i in (0, 1))
+        return Gradient(value, loss, params[:, self.trainable :])
+
+    def _by_autograd(
+        self, params: torch.Tensor, x: torch.Tensor, targets: torch.Tensor, coins: Coins | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        leaf = params.detach().clone().requires_grad_()
+        scores = torch.log_softmax(self.logits(leaf, x, train=True, generator=coins), -1)
         loss = -(targets * scores).sum((1, 2))
         (value,) = torch.autograd.grad(loss.sum(), leaf)
-        return Gradient(value, loss.detach(), params[:, self.trainable :])
+        return value[:, : self.trainable], loss.detach()
 
     def predict(self, params: torch.Tensor, x: torch.Tensor, pool: Executor | None = None) -> torch.Tensor:
         """Class probabilities [M,n,K] of every model on every clip of x [n,...]."""

@@ -1,0 +1,112 @@
+"""flow-mlp: a two-layer perceptron on 14x14 block means of a clip's normalised flow image.
+
+588 inputs, 64 units with LayerNorm, 38 thousand parameters. A clip is normalised by itself: each channel
+minus its median (the published byte maps put zero flow anywhere), divided by its root mean square, cut at 4.
+Mirroring left and right negates u, the last of [strain, v, u]; it is a coin of each clip and step in
+training, and the average of both sides at test.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from merveil.mer.coins import Coins, generator
+from merveil.mer.errors import InputError
+from merveil.mer.models.stacked import Floats, StackedNet, no_more
+
+SIDE = 14  # block means a side
+CUT = 4.0  # of the normalised flow
+DROP_INPUT, DROP_HIDDEN = 0.2, 0.5
+
+
+class FlowMLP(StackedNet):
+    """The stack; `hidden` units."""
+
+    name = "flow-mlp"
+
+    def __init__(self, shape: tuple[int, int, int], classes: int, hidden: int = 64) -> None:
+        if shape[2] != 3 or min(shape[:2]) < SIDE:
+            raise InputError(f"flow-mlp reads [strain, v, u] images of at least {SIDE}x{SIDE}, not {shape}")
+        if hidden < 1:
+            raise InputError("flow-mlp: hidden is at least 1 unit")
+        self.hidden, self.inputs = hidden, SIDE * SIDE * 3
+        layout = (
+            ("first.weight", (hidden, self.inputs)),
+            ("first.bias", (hidden,)),
+            ("norm.weight", (hidden,)),
+            ("norm.bias", (hidden,)),
+            ("last.weight", (classes, hidden)),
+            ("last.bias", (classes,)),
+        )
+        super().__init__(shape, classes, layout)
+
+    def init(self, seed: int) -> Floats:
+        """Weights and biases uniform within 1/sqrt(fan-in), torch's default; the norm at 1 and 0."""
+        draw, parts = generator(seed, "init"), []
+        for name, shape in self.layout:
+            if name.startswith("norm"):
+                parts.append(np.full(shape, float(name == "norm.weight"), np.float32))
+            else:
+                fan = self.inputs if name.startswith("first") else self.hidden
+                parts.append(draw.uniform(-1, 1, shape).astype(np.float32) / np.float32(math.sqrt(fan)))
+        return np.concatenate([p.ravel() for p in parts])
+
+    def prepare(self, x: NDArray[Any]) -> Floats:
+        """uint8 or float [n,h,w,3] -> float32 [n, 588]: block means [14,14,3] of the normalised image."""
+        self.check(x)
+        return self._means(torch.from_numpy(x.astype(np.float32))).numpy()
+
+    def logits(
+        self, params: torch.Tensor, x: torch.Tensor, *, train: bool, generator: Coins | None = None
+    ) -> torch.Tensor:
+        """See StackedNet.logits; in evaluation the mean of the scores of the clip and its mirror image."""
+        if x.shape[-3:] == self.shape:
+            x = self._means(x)
+        if x.ndim == 2:
+            x = x.expand(len(params), *x.shape)
+        if not train:
+            return (self._scores(params, x, None) + self._scores(params, self._mirrored(x), None)) / 2
+        if generator is not None:
+            flip = torch.from_numpy(generator.keep("mirror", 0.5, x.shape[1], 1))
+            x = torch.where(flip, self._mirrored(x), x)
+        return self._scores(params, x, generator)
+
+    def _scores(self, params: torch.Tensor, x: torch.Tensor, coins: Coins | None) -> torch.Tensor:
+        parts = self.views(params)
+        if coins is not None:
+            x = _dropped(x, coins, "input", DROP_INPUT)
+        units = torch.baddbmm(parts["first.bias"][:, None], x, parts["first.weight"].transpose(1, 2))
+        units = functional.layer_norm(units, (self.hidden,))
+        units = functional.gelu(units * parts["norm.weight"][:, None] + parts["norm.bias"][:, None])
+        if coins is not None:
+            units = _dropped(units, coins, "hidden", DROP_HIDDEN)
+        return torch.baddbmm(parts["last.bias"][:, None], units, parts["last.weight"].transpose(1, 2))
+
+    def _means(self, images: torch.Tensor) -> torch.Tensor:
+        """[..., h, w, 3] -> [..., 588]; differentiable, except in the place of the median."""
+        flat = images.flatten(-3, -2)
+        flat = flat - flat.quantile(0.5, -2, keepdim=True)
+        scale = flat.square().mean(-2, keepdim=True).sqrt()
+        flat = (flat / scale.clamp_min(1e-6)).clamp(-CUT, CUT)
+        maps = flat.unflatten(-2, self.shape[:2]).movedim(-1, -3)
+        blocks = functional.adaptive_avg_pool2d(maps.flatten(0, -4) if maps.ndim > 4 else maps, SIDE)
+        return blocks.movedim(-3, -1).reshape(*images.shape[:-3], self.inputs)
+
+    def _mirrored(self, x: torch.Tensor) -> torch.Tensor:
+        signs = torch.tensor([1.0, 1.0, -1.0])
+        return (x.unflatten(-1, (SIDE, SIDE, 3)).flip(-2) * signs).flatten(-3)
+
+
+def _dropped(x: torch.Tensor, coins: Coins, label: str, rate: float) -> torch.Tensor:
+    keep = torch.from_numpy(coins.keep(label, rate, x.shape[1], x.shape[2]))
+    return x * keep / (1 - rate)
+
+
+def make(shape: tuple[int, int, int], classes: int, options: dict[str, Any]) -> FlowMLP:
+    """Registry hook."""
+    no_more("flow-mlp", options, ("hidden",))
+    return FlowMLP(shape, classes, int(options.get("hidden", 64)))
