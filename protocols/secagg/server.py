@@ -100,8 +100,9 @@ class SecAggServer:
         binding = self._binding(sender, kind, frame)
         if not frame.verify(self._desk.roster.member(sender).sign_key, binding):
             raise RemoteError(f"frame from {sender} is not signed by it", (sender,), AbortCode.BAD_SIGNATURE)
-        if not self._duplicate(sender, kind, frame):
-            self._take(sender, kind, frame)
+        if self._duplicate(sender, kind, frame):
+            return ()
+        self._take(sender, kind, frame)
         return self._advance_if_complete()
 
     def _binding(self, sender: int, kind: Kind, frame: Frame) -> bytes:

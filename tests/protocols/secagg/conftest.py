@@ -59,15 +59,17 @@ class Play:
     def hand(self, frame: Frame) -> None:
         """One frame to a client, past the tap."""
         self.log.append(frame)
+        frames: Iterable[Frame] = ()
         try:
-            self.up(self.clients[frame.to].receive(0, frame.encode()))
+            frames = self.clients[frame.to].receive(0, frame.encode())
         except Aborted as error:
             self.aborts[frame.to] = error
-            self.up(error.frames)
+            frames = error.frames
         except RemoteError as error:
             self.refused.append(error)
         except SessionSpent:
             pass
+        self.up(frames)
 
     def run(self, until: Kind | None = None) -> list[Frame]:
         """Go on until the server's frames of a kind wait to be handed out, or the round is over."""
