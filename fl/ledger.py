@@ -31,10 +31,11 @@ def _lock(descriptor: int, path: Path) -> None:
         raise LocalError(f"{path} is in use by another process: one party runs once") from error
 
 
-def _check_private(path: Path) -> None:
+def check_private(path: Path) -> None:
+    """LocalError unless `path` is a regular file that only its owner may touch."""
     found = path.lstat()
     if not stat.S_ISREG(found.st_mode):
-        raise LocalError(f"{path} is no regular file: a ledger is neither a link nor a device")
+        raise LocalError(f"{path} is no regular file: secrets lie neither behind a link nor in a device")
     if found.st_mode & _OTHERS:
         mode = stat.S_IMODE(found.st_mode)
         raise LocalError(f"{path} has mode {mode:o} and others may read it: chmod 600 it")
@@ -71,7 +72,7 @@ class FileStore:
         if not create and not exists:
             raise LocalError(f"there is no ledger at {self.path}: a party that lost it has to enrol again")
         if exists:
-            _check_private(self.path)
+            check_private(self.path)
 
     def _sweep(self) -> None:
         """Remove what a crash between write and rename left; it never became the ledger."""
@@ -83,7 +84,7 @@ class FileStore:
         self._check_open()
         if self._new:
             return None
-        _check_private(self.path)
+        check_private(self.path)
         return self.path.read_bytes()
 
     def save(self, data: bytes) -> None:
@@ -91,12 +92,12 @@ class FileStore:
         self._check_open()
         temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         try:
-            _write_synced(temporary, data)
+            write_synced(temporary, data)
             os.replace(temporary, self.path)
         finally:
             with suppress(FileNotFoundError):
                 temporary.unlink()
-        _sync_folder(self.path.parent)
+        sync_folder(self.path.parent)
         self._new = False
 
     def _check_open(self) -> None:
@@ -118,7 +119,8 @@ class FileStore:
         self.close()
 
 
-def _write_synced(path: Path, data: bytes) -> None:
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a file of mode 600 and sync it."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, _PRIVATE)
     try:
         os.fchmod(descriptor, _PRIVATE)  # whatever the umask, and for a leftover of another mode
@@ -135,7 +137,8 @@ def write_all(write: Callable[[memoryview], int], data: bytes) -> None:
         rest = rest[write(rest) :]
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -26,6 +26,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "attack": ("attack", "one attack and its control against a scheme's real frames"),
     "audit": ("audit", "run the audits: every claim of SECURITY.md, tried"),
     "compare": ("compare", "schemes side by side: recognition, leakage, cost, guarantee, as one report"),
+    "federation": ("federation", "identities and the signed roster of a federation"),
+    "bench": ("bench", "time and bytes of one round of a scheme"),
     "demo": ("demo", "synthetic faces to a report, in a few minutes"),
 }
 
