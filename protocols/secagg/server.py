@@ -88,6 +88,8 @@ class SecAggServer:
         """Take one client's frame; the frames of the next phase once everyone due has spoken."""
         if self._phase is Phase.IDLE:
             raise LocalError("start the session first")
+        if self._phase is Phase.SUSPENDED:
+            step(TABLE, SPENT, self._phase, Event.ADVANCE)
         if sender not in self._book.position:
             raise RemoteError(f"{sender} is not in this cohort", (sender,), AbortCode.ROSTER_MISMATCH)
         frame = Frame.decode(data, sender, self._book.body_limit)

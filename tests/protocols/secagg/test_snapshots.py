@@ -113,6 +113,8 @@ def test_a_damaged_server_snapshot_is_refused(kind: Kind | None, play: Any, smal
     if kind:
         round_.run(kind)
     blob = round_.server.suspend()
+    with pytest.raises(SessionSpent):
+        round_.server.receive(1, b"")
     again = kit.server(snapshot=blob)
     assert again.suspend() == blob
     for cut in range(0, len(blob), 7):
