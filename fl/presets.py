@@ -4,17 +4,19 @@ Rule: a number in here was chosen by inner validation on training persons only, 
 looking at held-out people. docs/federated.md has the table of each choice.
 
 - fedadamw: one full-batch gradient a client and round (local SGD of rate 1), Adam at the server. These are
-  central training's steps, so rounds and rate are the central recipe's, which nested validation chose.
+  central training's steps, so rounds, rate, decay, schedule and loss are the model's central recipe.
   fedadam shares them; it was not chosen separately.
 - fedavg: local Adam; epochs and rounds by `merveil.fl.selection.nested_choices` on SMIC + CASME II.
   fedprox shares them.
-- update_clip: the largest coordinate of a client's gradient seen on training people was below 10; 64 leaves
-  room, and 24 bits keep the grid step under 1e-5, below what the smallest tensors need.
+- update_clip: the largest coordinate of a client's gradient seen on training people was below 10 for ststnet
+  and below 3 for flow-mlp; the clip leaves room, and 24 bits keep the grid step under 1e-5, since a
+  server that divides by its second moment would take steps from rounding noise in small coordinates.
 """
 
 from typing import Any
 
 from merveil.mer.errors import InputError
+from merveil.mer.models.registry import get
 
 _LOCAL_ADAM: dict[str, Any] = {
     "rounds": 60,
@@ -25,17 +27,40 @@ _LOCAL_ADAM: dict[str, Any] = {
     "update_clip": 0.25,
     "bits": 20,
 }
+_GRADIENT: dict[str, Any] = {"lr": 1.0, "update_clip": 16.0, "bits": 24}
+_GRADIENT_CLIP = {"ststnet": 64.0}  # its inputs are 0-255
 _BY_STRATEGY: dict[str, dict[str, Any]] = {
-    "fedadamw": {"rounds": 60, "lr": 1.0, "server_lr": 1e-3, "update_clip": 64.0, "bits": 24},
-    "fedadam": {"rounds": 60, "lr": 1.0, "server_lr": 1e-3, "update_clip": 64.0, "bits": 24, "tau": 1e-3},
+    "fedadamw": _GRADIENT,
+    "fedadam": {**_GRADIENT, "tau": 1e-3},
     "fedavg": _LOCAL_ADAM,
     "fedprox": {**_LOCAL_ADAM, "prox_mu": 0.01},
 }
-_BY_MODEL: dict[tuple[str, str], dict[str, Any]] = {}
+# Where a model has no recipe of its own: no choice, only a start.
+_PLAIN_SERVER: dict[str, Any] = {"rounds": 60, "server_lr": 1e-3}
 
 
 def preset(model: str, strategy: str) -> dict[str, Any]:
     """The frozen defaults for one model under one strategy; InputError for an unknown strategy."""
     if strategy not in _BY_STRATEGY:
         raise InputError(f"strategy {strategy!r} is not known: use one of {', '.join(_BY_STRATEGY)}")
-    return {**_BY_STRATEGY[strategy], **_BY_MODEL.get((model, strategy), {})}
+    own, central = _BY_STRATEGY[strategy], _central(model)
+    if strategy in ("fedavg", "fedprox"):
+        return own
+    clip = _GRADIENT_CLIP.get(model, own["update_clip"])
+    return {**central, **own, "update_clip": clip}
+
+
+def _central(model: str) -> dict[str, Any]:
+    """The server's side of a model's central recipe: its steps as rounds, its optimiser, its loss."""
+    recipes = get(model).recipes
+    if "default" not in recipes or recipes["default"].batch is not None:
+        return _PLAIN_SERVER
+    recipe = recipes["default"]
+    return {
+        "rounds": recipe.epochs,
+        "server_lr": recipe.lr,
+        "server_weight_decay": recipe.weight_decay if recipe.optimiser == "adamw" else 0.0,
+        "server_schedule": recipe.schedule,
+        "label_smoothing": recipe.label_smoothing,
+        "class_weights": recipe.class_weights,
+    }

@@ -4,6 +4,7 @@ import pytest
 
 from merveil.fl.options import config_toml, read_config, resolve
 from merveil.mer.errors import InputError
+from merveil.mer.models.registry import recipe_for
 
 
 def test_the_file_reads_back_to_the_same_options(tmp_path):
@@ -55,3 +56,18 @@ def test_a_missing_or_broken_file_is_named(tmp_path):
     (tmp_path / "bad.toml").write_text("rounds = = 3", encoding="utf-8")
     with pytest.raises(InputError, match=r"bad.toml is not valid TOML"):
         read_config(tmp_path / "bad.toml")
+
+
+@pytest.mark.parametrize("model", ["ststnet", "flow-mlp"])
+def test_the_default_federation_takes_the_central_recipes_steps(model):
+    options, recipe = resolve({"model": model}), recipe_for(model)
+    assert (options.rounds, options.server_lr) == (recipe.epochs, recipe.lr)
+    assert (options.server_schedule, options.label_smoothing) == (recipe.schedule, recipe.label_smoothing)
+    assert options.class_weights == recipe.class_weights
+    decay = recipe.weight_decay if recipe.optimiser == "adamw" else 0
+    assert (options.optimiser, options.lr, options.server_weight_decay) == ("sgd", 1, decay)
+
+
+def test_an_unknown_model_is_named_before_anything_is_read():
+    with pytest.raises(InputError, match="there is no model 'resnet'"):
+        resolve({"model": "resnet"})
