@@ -85,130 +85,162 @@ def gradients(
     pool: Executor | None,
 ) -> Gradient:
     """See StackedNet.gradients; x is prepared columns [n, 9c+1, 9W]."""
-    grad = torch.zeros(len(params), net.trainable)
-    loss = torch.zeros(len(params))
-    buffers = params[:, net.trainable :].clone()
-
-    def run(task: Task) -> None:
-        index = torch.from_numpy(task.models)
-        step = _Step(net, params[index], x, task)
-        step.train(_place_targets(targets, task), _place_coins(net, coins, task))
-        grad[index], loss[index] = step.flat_gradient(), step.loss
-        if net.buffers:
-            buffers[index] = step.running(buffers[index])
-
     with torch.no_grad():
+        stack, wanted = Stack(net, params), targets.numpy()
+        buffers = params[:, net.trainable :].clone()
+
+        def run(task: Task) -> None:
+            step = _Step(net, stack, x, task)
+            step.train(_place_targets(wanted, task), _place_coins(net, coins, task))
+            if net.buffers:
+                index = torch.from_numpy(task.models)
+                buffers[index] = step.running(buffers[index])
+
         list((map if pool is None else pool.map)(run, tasks(rows)))
-    return Gradient(grad, loss, buffers)
+        return Gradient(stack.flat_gradient(), stack.loss, buffers)
 
 
 def predict(net: "STSTNet", params: torch.Tensor, x: torch.Tensor, pool: Executor | None) -> torch.Tensor:
     """Class probabilities [M,n,K] without dropout, running statistics where there are any."""
-    found = torch.zeros(len(params), len(x), net.classes)
-    rows = np.broadcast_to(np.arange(len(x)), (len(params), len(x)))
-
-    def run(task: Task) -> None:
-        index = torch.from_numpy(task.models)
-        found[index] = torch.softmax(_Step(net, params[index], x, task).scores(), -1)
-
     with torch.no_grad():
+        stack = Stack(net, params)
+        found = torch.zeros(len(params), len(x), net.classes)
+        rows = np.broadcast_to(np.arange(len(x)), (len(params), len(x)))
+
+        def run(task: Task) -> None:
+            scores = _Step(net, stack, x, task).scores()
+            found[torch.from_numpy(task.models)] = torch.softmax(scores, -1)
+
         list((map if pool is None else pool.map)(run, tasks(rows)))
+        return found
+
+
+def _place_targets(targets: NDArray[np.float32], task: Task) -> NDArray[np.float32]:
+    """targets [M,B,K] by clip of the task: [u,m,K], zero where a clip is not the model's."""
+    found = np.zeros((len(task.clips), len(task.models), targets.shape[2]), np.float32)
+    for i, model in enumerate(task.models):
+        mine = np.flatnonzero(task.place[i] >= 0)
+        found[mine, i] = targets[model, task.place[i, mine]]
     return found
 
 
-def _place_targets(targets: torch.Tensor, task: Task) -> torch.Tensor:
-    """targets [M,B,K] by clip of the task: [m,u,K], zero where a clip is not the model's."""
-    place = torch.from_numpy(task.place)
-    mine = targets[torch.from_numpy(task.models)]
-    found = mine.gather(1, place.clamp_min(0)[..., None].expand(-1, -1, targets.shape[2]))
-    return found * (place >= 0)[..., None]
-
-
-def _place_coins(net: "STSTNet", coins: Coins | None, task: Task) -> NDArray[np.uint8] | None:
-    """Packed dropout coins by clip of the task: uint8 [u, m, bytes]; None: nothing is dropped."""
+def _place_coins(net: "STSTNet", coins: Coins | None, task: Task) -> NDArray[np.uint8]:
+    """Dropout factors by clip of the task, 0 or 2, or 1 where nothing is dropped: uint8 [u, 16m, W]."""
+    windows = net.windows.count
     if coins is None:
-        return None
-    count = 16 * net.windows.count
-    found = np.zeros((len(task.clips), len(task.models), -(-count // 64) * 8), np.uint8)
+        return np.ones((len(task.clips), 16 * len(task.models), windows), np.uint8)
+    count = 16 * windows
+    packed = np.zeros((len(task.clips), len(task.models), -(-count // 64) * 8), np.uint8)
     for i, model in enumerate(task.models):
         place = task.place[i]
         mine = np.flatnonzero(place >= 0)
-        if mine.size:
-            source = stream(coins.seeds[model], "dropout", coins.steps[model])
-            found[mine, i] = keep_bits(source, int(place.max()) + 1, count)[place[mine]]
-    return found
+        source = stream(coins.seeds[model], "dropout", coins.steps[model])
+        packed[mine, i] = keep_bits(source, int(place.max()) + 1, count)[place[mine]]
+    bits = np.unpackbits(packed, axis=-1, count=count, bitorder="little")
+    bits <<= 1
+    return bits.reshape(len(bits), -1, windows)
+
+
+class Stack:
+    """The parameters of M models as the passes want them, and room for their gradients."""
+
+    def __init__(self, net: "STSTNet", params: torch.Tensor) -> None:
+        self.parts = net.views(params)
+        self.filters = net.filters(params)  # [M,16,9c+1]
+        self.norms = (self.norm("weight"), self.norm("bias"))  # [M,16]
+        self.last = (self.parts["fc.weight"].numpy(), self.parts["fc.bias"].numpy())  # [M,K,16q], [M,K]
+        self.loss = torch.zeros(len(params))
+        self.d_filters = torch.zeros_like(self.filters)
+        self.grads = tuple(np.zeros(a.shape, np.float32) for a in (*self.norms, *self.last))
+
+    def norm(self, what: str) -> NDArray[np.float32]:
+        """One of the norms' vectors over the 16 filters: [M,16]."""
+        return torch.cat([self.parts[f"norm{i}.{what}"] for i in (1, 2, 3)], 1).numpy()
+
+    def flat_gradient(self) -> torch.Tensor:
+        """[M, trainable] in the order of the layout."""
+        d_gamma, d_beta, d_weight, d_bias = (torch.from_numpy(g) for g in self.grads)
+        parts = []
+        for low, high in passes.ENDS:
+            rows = slice(low, high)
+            parts += [self.d_filters[:, rows, :-1].flatten(1), self.d_filters[:, rows, -1]]
+            parts += [d_gamma[:, rows], d_beta[:, rows]]
+        return torch.cat([*parts, d_weight.flatten(1), d_bias], 1)
 
 
 class _Step:
     """One chunk of models on one list of clips; numpy arrays share their memory with torch's."""
 
-    def __init__(self, net: "STSTNet", params: torch.Tensor, x: torch.Tensor, task: Task) -> None:
-        self.net, self.x, self.task = net, x, task
-        self.parts = net.views(params)
-        self.filters = net.filters(params).flatten(0, 1).contiguous()  # [R, 9c+1]
-        self.gamma, self.beta = self._norms("weight"), self._norms("bias")  # [m,16]
-        self.head = (
-            np.ascontiguousarray(self.parts["fc.weight"].numpy()),
-            np.ascontiguousarray(self.parts["fc.bias"].numpy()),
-        )
-        self.loss = torch.zeros(len(params))
+    def __init__(self, net: "STSTNet", stack: Stack, x: torch.Tensor, task: Task) -> None:
+        self.net, self.stack, self.x, self.task = net, stack, x, task
+        models = task.models
+        self.filters = stack.filters[torch.from_numpy(models)].flatten(0, 1)  # [R, 9c+1]
+        self.gamma, self.beta = (a[models] for a in stack.norms)
+        self.head = tuple(np.ascontiguousarray(a[models]) for a in stack.last)
+        self.loss = np.zeros(len(models), np.float32)
         self.d_filters = torch.zeros(self.filters.shape[1], len(self.filters))
-        shapes = (self.gamma.shape, self.beta.shape, self.head[0].shape, self.head[1].shape)
-        self.grads = tuple(np.zeros(shape, np.float32) for shape in shapes)
+        self.grads = tuple(np.zeros(a.shape, np.float32) for a in (self.gamma, self.beta, *self.head))
         self.maps = torch.empty(len(self.filters), 9 * net.windows.count)
+        self.outputs = self.maps.numpy()
         self.inside = net.windows.inside.numpy()
 
-    def _norms(self, what: str) -> NDArray[np.float32]:
-        return torch.cat([self.parts[f"norm{i}.{what}"] for i in (1, 2, 3)], 1).numpy()
-
-    def train(self, targets: torch.Tensor, packed: NDArray[np.uint8] | None) -> None:
-        """Fill the gradients. targets [m,u,K]; packed: dropout coins [u,m,bytes] or None."""
-        wanted = np.ascontiguousarray(targets.numpy())
+    def train(self, targets: NDArray[np.float32], keep: NDArray[np.uint8]) -> None:
+        """Put the gradients into the stack. targets [u,m,K]; keep: dropout factors uint8 [u,16m,W]."""
         if self.net.norm == "batch":
-            self._train_batch(wanted, packed)
-            return
-        windows, loss, maps = self.net.windows, self.loss.numpy(), self.maps.numpy()
-        by_clip = np.ascontiguousarray(wanted.transpose(1, 0, 2))
-        for j, clip in enumerate(self.task.clips):
-            torch.mm(self.filters, self.x[clip], out=self.maps)
-            passes.group_step(
-                maps, self.inside, self.gamma, self.beta, *self.head, self._keep(packed, j), by_clip[j],
-                windows.positions, self.net.eps, *self.grads, loss,
-            )  # fmt: skip
-            self.d_filters.addmm_(self.x[clip], self.maps.T)
+            self._train_batch(targets, keep)
+        else:
+            self._train_group(targets, keep)
+        models = self.task.models
+        self.stack.loss[torch.from_numpy(models)] = torch.from_numpy(self.loss)
+        filters = self.d_filters.T.reshape(len(models), 16, -1)
+        self.stack.d_filters[torch.from_numpy(models)] = filters
+        for whole, own in zip(self.stack.grads, self.grads):
+            whole[models] = own
 
-    def _train_batch(self, targets: NDArray[np.float32], packed: NDArray[np.uint8] | None) -> None:
-        seen, models = self._pool_all(packed), len(self.gamma)
+    def _train_group(self, targets: NDArray[np.float32], keep: NDArray[np.uint8]) -> None:
+        positions, eps = self.net.windows.positions, self.net.eps
+        for j, clip in enumerate(self.task.clips):
+            columns = self.x[clip]
+            torch.mm(self.filters, columns, out=self.maps)
+            passes.group_step(
+                self.outputs, self.inside, self.gamma, self.beta, *self.head, keep[j], targets[j],
+                positions, eps, *self.grads, self.loss,
+            )  # fmt: skip
+            self.d_filters.addmm_(columns, self.maps.T)
+
+    def _train_batch(self, targets: NDArray[np.float32], keep: NDArray[np.uint8]) -> None:
+        seen, models = self._pool_all(keep), len(self.gamma)
         member = (self.task.place >= 0).T[..., None].astype(np.float64)  # [u,m,1]
         self.total = member.sum(0) * self.net.windows.positions  # [m,1]
-        safe = np.maximum(self.total, 1)
-        moments = [(a.reshape(-1, models, 16) * member).sum(0) / safe for a in (seen.sums, seen.squares)]
+        moments = [
+            (a.reshape(-1, models, 16) * member).sum(0) / self.total for a in (seen.sums, seen.squares)
+        ]
         self.mean, self.var = moments[0], np.maximum(moments[1] - moments[0] ** 2, 0)
         rate = 1 / np.sqrt(self.var + self.net.eps)
         up = np.empty_like(seen.best)
         statistics = (self.mean.astype(np.float32), rate.astype(np.float32))
         passes.batch_head(
             seen.best, seen.share, self.gamma, self.beta, *statistics, *self.head, targets,
-            *self.grads, up, self.loss.numpy(),
+            *self.grads, up, self.loss,
         )  # fmt: skip
         d_gamma, d_beta = self.grads[:2]
-        slope = rate**2 * self.gamma * d_gamma / safe  # the batch's sums are these gradients
-        shift = rate * self.gamma * d_beta / safe - self.mean * slope
+        slope = rate**2 * self.gamma * d_gamma / self.total  # the batch's sums are these gradients
+        shift = rate * self.gamma * d_beta / self.total - self.mean * slope
         slopes, shifts = ((member * a).reshape(len(up), -1).astype(np.float32) for a in (slope, shift))
-        maps = self.maps.numpy()
         for j, clip in enumerate(self.task.clips):
-            torch.mm(self.filters, self.x[clip], out=self.maps)
-            passes.spread(maps, seen.where[j], self._keep(packed, j), up[j], shifts[j], slopes[j])
-            self.d_filters.addmm_(self.x[clip], self.maps.T)
+            columns = self.x[clip]
+            torch.mm(self.filters, columns, out=self.maps)
+            passes.spread(self.outputs, seen.where[j], keep[j], up[j], shifts[j], slopes[j])
+            self.d_filters.addmm_(columns, self.maps.T)
 
     def scores(self) -> torch.Tensor:
         """Logits [m,u,K] in evaluation: running statistics where there are any, no dropout."""
-        seen, models = self._pool_all(None), len(self.gamma)
+        seen, models = self._pool_all(_place_coins(self.net, None, self.task)), len(self.gamma)
         found = np.empty((len(seen.sums), models, self.net.classes), np.float32)
         mean, rate = np.empty((models, 16), np.float32), np.empty((models, 16), np.float32)
         if self.net.norm == "batch":
-            mean[:] = self._norms("running_mean")
-            rate[:] = 1 / np.sqrt(self._norms("running_var") + self.net.eps)
+            mean[:] = self.stack.norm("running_mean")[self.task.models]
+            rate[:] = 1 / np.sqrt(self.stack.norm("running_var")[self.task.models] + self.net.eps)
         for j in range(len(found)):
             if self.net.norm == "group":
                 for m in range(models):
@@ -219,42 +251,21 @@ class _Step:
             passes.batch_scores(*pooled, self.gamma, self.beta, mean, rate, *self.head, found[j])
         return torch.from_numpy(found).transpose(0, 1)
 
-    def _pool_all(self, packed: NDArray[np.uint8] | None) -> "Seen":
+    def _pool_all(self, keep: NDArray[np.uint8]) -> "Seen":
         """Convolve and pool every clip."""
-        rows, windows = len(self.filters), self.net.windows
-        seen = Seen.empty(len(self.task.clips), rows, windows.cells, windows.count)
-        maps, gamma = self.maps.numpy(), self.gamma.ravel()
+        windows, gamma = self.net.windows, self.gamma.ravel()
+        seen = Seen.empty(len(self.task.clips), len(self.filters), windows.cells, windows.count)
         for j, clip in enumerate(self.task.clips):
             torch.mm(self.filters, self.x[clip], out=self.maps)
             out = (seen.sums[j], seen.squares[j], seen.best[j], seen.share[j], seen.where[j])
-            passes.pool(maps, self.inside, gamma, self._keep(packed, j), *out)
+            passes.pool(self.outputs, self.inside, gamma, keep[j], *out)
         return seen
 
-    def _keep(self, packed: NDArray[np.uint8] | None, j: int) -> NDArray[np.uint8]:
-        """Dropout factors of the j-th clip, 0 or 2, or 1 where nothing is dropped: uint8 [R,W]."""
-        windows = self.net.windows.count
-        if packed is None:
-            return np.ones((len(self.filters), windows), np.uint8)
-        bits = np.unpackbits(packed[j], axis=-1, count=16 * windows, bitorder="little")
-        return (bits << 1).reshape(-1, windows)
-
-    def flat_gradient(self) -> torch.Tensor:
-        """[m, trainable] in the order of the layout."""
-        d_gamma, d_beta, d_weight, d_bias = (torch.from_numpy(g) for g in self.grads)
-        filters = self.d_filters.T.reshape(len(d_gamma), 16, -1)
-        parts = []
-        for low, high in passes.ENDS:
-            rows = slice(low, high)
-            parts += [filters[:, rows, :-1].flatten(1), filters[:, rows, -1]]
-            parts += [d_gamma[:, rows], d_beta[:, rows]]
-        return torch.cat([*parts, d_weight.flatten(1), d_bias], 1)
-
     def running(self, before: torch.Tensor) -> torch.Tensor:
-        """Running statistics after this batch, as torch keeps them: [m,32]; a model without clips stays."""
-        unbiased = self.var * self.total / np.maximum(self.total - 1, 1)
+        """Running statistics after this batch, as torch keeps them: [m,32]."""
+        unbiased = self.var * self.total / (self.total - 1)
         now = [a[:, low:high] for low, high in passes.ENDS for a in (self.mean, unbiased)]
-        moved = torch.lerp(before, torch.from_numpy(np.concatenate(now, 1)).float(), self.net.momentum)
-        return torch.where(torch.from_numpy(self.total > 0), moved, before)
+        return torch.lerp(before, torch.from_numpy(np.concatenate(now, 1)).float(), self.net.momentum)
 
 
 @dataclass(frozen=True, eq=False)

@@ -308,19 +308,19 @@ def batch_head(
 ) -> None:
     """The head of a whole batch with BatchNorm: clips u, models m; the statistics mean, rate are [m,16].
 
-    best, share [u,16m,q]; targets [m,u,K]; up [u,16m,q] is filled; the rest as in `group_step`. The sums of
+    best, share [u,16m,q]; targets [u,m,K]; up [u,16m,q] is filled; the rest as in `group_step`. The sums of
     `head` that normalisation needs over the batch are what d_beta and d_gamma come to.
     """
     level, tilt = np.empty(16, np.float32), np.empty(16, np.float32)
     for u in range(best.shape[0]):
         for m in range(gamma.shape[0]):
             rows = slice(16 * m, 16 * m + 16)
-            if targets[m, u].sum() == ZERO:
+            if targets[u, m].sum() == ZERO:
                 up[u, rows] = ZERO
                 continue
             loss[m] += head(
                 best[u, rows], share[u, rows], gamma[m], beta[m], mean[m], rate[m], weight[m], bias[m],
-                targets[m, u], d_gamma[m], d_beta[m], d_weight[m], d_bias[m], up[u, rows], level, tilt,
+                targets[u, m], d_gamma[m], d_beta[m], d_weight[m], d_bias[m], up[u, rows], level, tilt,
             )  # fmt: skip
 
 
