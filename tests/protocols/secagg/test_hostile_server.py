@@ -165,6 +165,23 @@ def test_a_substituted_ephemeral_key_opens_nothing(play: Any, small: Any) -> Non
     assert error.value.code is AbortCode.BELOW_THRESHOLD
 
 
+@pytest.mark.parametrize("field", ["nonce", "seed_commitment", "share_root"])
+def test_another_commitment_of_a_dealer_opens_nothing(field: str, play: Any, small: Any) -> None:
+    """The server changes what 2 sees of 3's advert: no box of 3 opens at 2, so there is no false complaint."""
+    round_ = play(small()).start()
+    frame = to(round_, Kind.KEYS)
+    adverts = dict(key_list(frame, 5).adverts)
+    adverts[3] = adverts[3]._replace(**{field: b"x" * 32})
+    wrong = rebuilt(round_, frame, adverts=adverts)
+    round_.down = [wrong if f.to == 2 else f for f in round_.down]
+    with pytest.raises(Aborted):
+        round_.finish()
+    for one, other in ((2, 3), (3, 2)):
+        error = round_.aborts[one]
+        assert error.code is AbortCode.BAD_KEY and not error.frames and not error.culprits
+        assert f"shares of {other} " in str(error)
+
+
 # RELAY
 
 
