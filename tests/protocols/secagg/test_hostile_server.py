@@ -167,7 +167,7 @@ def test_a_substituted_ephemeral_key_opens_nothing(play: Any, small: Any) -> Non
 
 @pytest.mark.parametrize("field", ["nonce", "seed_commitment", "share_root"])
 def test_another_commitment_of_a_dealer_opens_nothing(field: str, play: Any, small: Any) -> None:
-    """The server changes what 2 sees of 3's advert: no box of 3 opens at 2, so there is no false complaint."""
+    """The server changes what 2 sees of 3's advert: no box opens, so there is no false complaint."""
     round_ = play(small()).start()
     frame = to(round_, Kind.KEYS)
     adverts = dict(key_list(frame, 5).adverts)
