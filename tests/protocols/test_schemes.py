@@ -11,6 +11,7 @@ from merveil.protocols.errors import AbortCode, Aborted, LocalError, RemoteError
 from merveil.protocols.frame import SERVER, Frame
 from merveil.protocols.ledger import Ledger, MemoryStore, RoundState
 from merveil.protocols.plain.messages import decode_vector
+from merveil.protocols.policy import Policy
 from merveil.protocols.primitives.packing import pack
 from merveil.protocols.registry import get, names
 from merveil.protocols.rng import SeededRng
@@ -454,6 +455,52 @@ def test_late_frames_change_nothing(kit: Any, scheme: str) -> None:
     assert server.late == count + len(frames)
     after = server.result()
     assert after.survivors == before.survivors and np.array_equal(after.codes, before.codes)
+
+
+# What a client agrees to
+
+
+@pytest.mark.parametrize("scheme", SECURE)
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (
+            {"threshold": 7},
+            AbortCode.PARAMS_BELOW_FLOOR,
+        ),  # 2 * 7 <= 12 + 3: two survivor sets could be answered
+        ({"threshold": 1}, AbortCode.PARAMS_BELOW_FLOOR),
+        ({"corrupt": 2}, AbortCode.PARAMS_BELOW_FLOOR),  # the default policy asks for 3 of 12
+        ({"neighbours": 2, "threshold": 2, "corrupt": 0}, AbortCode.PARAMS_BELOW_FLOOR),
+    ],
+    ids=str,
+)
+def test_weak_parameters_are_refused_before_anything_is_said(
+    kit: Any, scheme: str, change: dict[str, int], code: AbortCode
+) -> None:
+    k = kit(scheme, cohort=12)
+    strict = replace(k.policy, allow_small_cohort=False)
+    k.client(1, policy=strict)
+    with pytest.raises(Aborted) as caught:
+        k.client(2, policy=strict, params=replace(k.params, **change))
+    assert caught.value.code is code and not caught.value.released
+    assert k.ledger(2).state(k.roster.federation, 1) is None
+
+
+@pytest.mark.parametrize("scheme", SECURE)
+def test_a_small_cohort_is_refused_unless_it_is_allowed(kit: Any, scheme: str) -> None:
+    k = kit(scheme, cohort=3)
+    k.client(1)
+    with pytest.raises(Aborted) as caught:
+        k.client(2, policy=replace(k.policy, allow_small_cohort=False))
+    assert caught.value.code is AbortCode.COHORT_TOO_SMALL
+
+
+def test_plain_has_to_be_accepted_by_name(kit: Any) -> None:
+    k = kit("plain")
+    default = Policy(k.roster.anchor)
+    with pytest.raises(Aborted) as caught:
+        k.client(1, policy=default)
+    assert caught.value.code is AbortCode.PARAMS_BELOW_FLOOR
 
 
 # What the server sees
