@@ -438,6 +438,13 @@ def test_two_different_frames_for_one_slot(kind: Kind, play: Any, small: Any) ->
     convicted = kind is not Kind.MASKED
     assert outcome.excluded == ({2: AbortCode.DOUBLE_CLAIM} if convicted else {})
     assert outcome.survivors == tuple(i for i in range(1, 8) if not (gone and i == 2))
+    lists = [f for f in round_.log if f.kind == Kind.KEYS and f.to != 2]
+    named = [2 in msg.decode_key_list(f.body, 7).adverts for f in lists]
+    assert len(named) >= 6 and all(named) is (kind is not Kind.ADVERT) and any(named) is all(named)
+    relayed = [2 in msg.decode_relay(f.body, 3) for f in round_.log if f.kind == Kind.RELAY and f.to != 2]
+    assert all(relayed) is not gone and any(relayed) is not gone
+    if kind is Kind.SIGNED:
+        assert not [f for f in round_.log if (f.kind, f.to) == (Kind.REQUEST, 2)]
 
 
 @pytest.mark.parametrize("kind", CLIENT_KINDS)
@@ -514,6 +521,19 @@ def test_replays_of_another_attempt_or_round_change_nothing(play: Any, small: An
         assert all(e.code is AbortCode.STALE_KEY for e in new.refused)
     assert new.finish().survivors == (1, 2, 3, 4, 5)
     assert not new.server.excluded
+
+
+def test_members_outside_the_cohort_are_not_heard(play: Any, small: Any) -> None:
+    """A member of the roster signs a good advert, but is not invited to this round."""
+    kit = small(spare=1)
+    round_ = play(kit).start()
+    (outside,) = set(range(1, 7)) - set(round_.context.cohort)
+    advert = next(f for f in round_.log if f.kind == Kind.ADVERT)
+    frame = round_.forge(Kind.ADVERT, outside, advert.body)
+    with pytest.raises(RemoteError) as error:
+        round_.server.receive(outside, frame.encode())
+    assert (error.value.code, error.value.culprits) == (AbortCode.ROSTER_MISMATCH, {outside})
+    assert round_.finish().survivors == round_.context.cohort
 
 
 def test_an_oversize_frame_is_refused_by_its_length(play: Any, small: Any) -> None:

@@ -486,6 +486,29 @@ def test_frames_out_of_turn_for_others_or_from_others(kind: Kind, play: Any, sma
     assert client.receive(0, frame.encode()), "nothing had changed"
 
 
+def test_frames_of_this_session_before_their_phase(play: Any, small: Any) -> None:
+    """Survivor lists before the vector, requests before a list was signed."""
+    full = play(small()).start()
+    kept = {kind: to(full, kind) for kind in (Kind.SURVIVORS, Kind.REQUEST)}
+    round_ = play(small()).start(submit=False)
+    client = round_.clients[2]
+    for kind in (Kind.RELAY, Kind.SURVIVORS):
+        frame = to(round_, kind)
+        early = [replace(f, session=round_.sid[:16]) for k, f in kept.items() if k is not kind]
+        for moment in range(2):
+            for bad in early:
+                with pytest.raises(RemoteError):
+                    client.receive(0, bad.encode())
+            if kind is Kind.RELAY and not moment:
+                assert not client.receive(0, frame.encode()) and client.phase is Phase.MASKED
+        if kind is Kind.RELAY:
+            round_.down = [f for f in round_.down if f.to != 2]
+            round_.up(client.submit(round_.kit.codes(2)))
+            for other in (1, 3, 4, 5):
+                round_.up(round_.clients[other].submit(round_.kit.codes(other)))
+    assert round_.finish().survivors == (1, 2, 3, 4, 5)
+
+
 def test_an_oversize_frame_is_refused_by_its_length(play: Any, small: Any) -> None:
     round_ = play(small()).start()
     frame = to(round_, Kind.KEYS)
@@ -628,5 +651,15 @@ def test_a_vector_handed_in_late_and_changed_afterwards(play: Any, small: Any) -
     for index, client in round_.clients.items():
         codes = kit.codes(index)
         round_.up(client.submit(codes))
+        codes[:] = 0
+    assert round_.finish().survivors == (1, 2, 3, 4, 5)
+
+
+def test_a_vector_handed_in_early_is_a_copy(play: Any, small: Any) -> None:
+    kit = small()
+    round_ = play(kit).start(submit=False)
+    for index, client in round_.clients.items():
+        codes = kit.codes(index)
+        client.submit(codes)
         codes[:] = 0
     assert round_.finish().survivors == (1, 2, 3, 4, 5)
