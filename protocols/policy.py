@@ -31,7 +31,8 @@ class Policy:
     bounds. gamma, delta: corrupt and dropped shares of the cohort that a sparse graph must withstand.
     allow_small_cohort: accept cohorts whose honest survivors fall below min_honest (a declared
     non-claim). min_difference: fewest clients by which the survivors must differ from the last set this party
-    answered for, unless the sets are equal (0: no such rule).
+    answered for, unless the sets are equal (0: no such rule). max_verify_bytes: what this party downloads at
+    most to check what it decrypts (ckks); above, it refuses the parameters.
     """
 
     anchor: bytes = field(repr=False)
@@ -46,6 +47,7 @@ class Policy:
     max_rounds: int = 10_000
     allow_small_cohort: bool = False
     min_difference: int = 0
+    max_verify_bytes: int = 2**30
 
     def __post_init__(self) -> None:
         if len(self.anchor) != 32:

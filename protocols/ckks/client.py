@@ -1,0 +1,380 @@
+"""Client of `ckks`: a joint key for this round alone, one encrypted vector, at most one answer.
+
+KEYS: the commitment to the own b is out. SHARES: b and the sealed key shares are out. MASKED: the joint key
+is here, the vector may be missing. CHECK: the ciphertext is out. UNMASK: one survivor list is signed. DONE:
+the one answer is out and the key share is gone. A frame that contradicts what this client knows ends the
+session; nothing is answered then.
+"""
+
+from collections.abc import Callable, Sequence
+
+from merveil.protocols.ckks import encryption, ring
+from merveil.protocols.ckks import messages as msg
+from merveil.protocols.ckks.constants import CIPHERTEXT_BYTES, DATA, PRIMES, PUBLIC_BYTES
+from merveil.protocols.ckks.messages import SUITE, Kind
+from merveil.protocols.ckks.params import CkksParams
+from merveil.protocols.ckks.ring import Residues
+from merveil.protocols.ckks.sampling import expand
+from merveil.protocols.ckks.sealing import box_keys, chain_keys, close_chains
+from merveil.protocols.ckks.state import ClientState
+from merveil.protocols.ckks.wire import check_opaque, decode_polynomials, encode_polynomials
+from merveil.protocols.codec import Codes, check_codes
+from merveil.protocols.errors import AbortCode, Aborted, LocalError, RemoteError
+from merveil.protocols.frame import Frame, malformed
+from merveil.protocols.ledger import RoundState
+from merveil.protocols.machine import Event, step
+from merveil.protocols.primitives.aead import open_once, seal_once
+from merveil.protocols.primitives.agreement import private_key, public_bytes
+from merveil.protocols.primitives.kdf import equal
+from merveil.protocols.primitives.sign import sign, verify
+from merveil.protocols.secagg.messages import from_bitmap, to_bitmap
+from merveil.protocols.session import SPENT, Phase, Seat
+
+_LIVE = (Phase.KEYS, Phase.SHARES, Phase.MASKED, Phase.CHECK, Phase.UNMASK)
+TABLE = {
+    (Phase.IDLE, Event.START): Phase.KEYS,
+    (Phase.KEYS, Event.ADVANCE): Phase.SHARES,
+    (Phase.SHARES, Event.ADVANCE): Phase.MASKED,
+    (Phase.MASKED, Event.ADVANCE): Phase.CHECK,
+    (Phase.CHECK, Event.ADVANCE): Phase.UNMASK,
+    (Phase.UNMASK, Event.FINISH): Phase.DONE,
+    **{(p, Event.FAIL): Phase.ABORTED for p in (Phase.IDLE, *_LIVE)},
+    **{(p, Event.SUSPEND): Phase.SUSPENDED for p in (Phase.IDLE, *_LIVE)},
+}
+_DUE = {
+    Kind.KEYS: Phase.KEYS,
+    Kind.RELAY: Phase.SHARES,
+    Kind.SURVIVORS: Phase.CHECK,
+    Kind.REQUEST: Phase.UNMASK,
+}
+_MISMATCH = AbortCode.ROSTER_MISMATCH
+
+
+class CkksClient:
+    """One client, one attempt at one round."""
+
+    def __init__(self, seat: Seat, params: CkksParams, snapshot: bytes | None = None) -> None:
+        self._seat, self._params = seat, params
+        self._phase = Phase.IDLE
+        self._state = ClientState()
+        self.late = 0
+        if snapshot is not None:
+            self._phase, self._state = ClientState.load(
+                seat.ledger.take_snapshot(seat.context.digest, self._aad(), snapshot)
+            )
+
+    @property
+    def phase(self) -> Phase:
+        return self._phase
+
+    # Moves
+
+    def start(self) -> Sequence[Frame]:
+        """Open the round in the ledger, draw a key, and commit to its public part."""
+        after = step(TABLE, SPENT, self._phase, Event.START)
+        return self._guarded(lambda: self._open(after))
+
+    def _open(self, after: Phase) -> Sequence[Frame]:
+        seat, context = self._seat, self._seat.context
+        secret, public = encryption.key_pair(expand(context.digest), seat.rng)
+        raw, salt = encode_polynomials(public), seat.rng.draw(msg.SALT, "ckks/salt")
+        seed = seat.rng.draw(32, "ckks/share-key")
+        advert = msg.Advert(
+            seat.rng.draw(32, "ckks/nonce"),
+            public_bytes(private_key(seed)),
+            msg.commitment(context.digest, seat.index, salt, raw),
+        )
+        seat.ledger.open_round(context.federation, context.round, context.attempt)
+        self._state = ClientState(
+            codes=self._state.codes, advert=advert, secret=secret, public=raw, salt=salt, seed=seed
+        )
+        self._phase = after
+        return (self._frame(Kind.ADVERT, msg.encode_advert(context, advert), context.digest),)
+
+    def submit(self, codes: Codes) -> Sequence[Frame]:
+        """Hand in the vector once, at any time before it is due; the ciphertext's frame if it is due now."""
+        if self._phase in SPENT or self._phase is Phase.IDLE:
+            step(TABLE, SPENT, self._phase, Event.ADVANCE)
+        if self._state.codes is not None or self._phase in (Phase.CHECK, Phase.UNMASK):
+            raise LocalError("this session has its vector already")
+        check_codes(self._params, codes)
+        self._state.codes = codes.copy()
+        return self._guarded(self._upload) if self._phase is Phase.MASKED else ()
+
+    def receive(self, sender: int, data: bytes) -> Sequence[Frame]:
+        """Take a frame of the server. Aborted ends the session."""
+        if self._phase is Phase.IDLE:
+            raise LocalError("start the session first")
+        if sender != 0:
+            raise RemoteError("a client hears only the server", (sender,))
+        if self._phase in (Phase.ABORTED, Phase.SUSPENDED):
+            step(TABLE, SPENT, self._phase, Event.ADVANCE)
+        kind, frame = self._parse(data)
+        return self._guarded(lambda: self._take(kind, frame))
+
+    def _take(self, kind: Kind, frame: Frame) -> Sequence[Frame]:
+        if self._repeated(kind, frame):
+            return ()
+        frames = self._handle(kind, frame)
+        self._state.seen[kind] = frame.digest()
+        return frames
+
+    def _guarded(self, move: Callable[[], Sequence[Frame]]) -> Sequence[Frame]:
+        """Run a move. RemoteError has changed nothing; all else ends the session and drops its secrets."""
+        over = True
+        try:
+            frames = move()
+            over = False
+            return frames
+        except RemoteError:
+            over = False
+            raise
+        finally:
+            if over:
+                self._phase = step(TABLE, SPENT, self._phase, Event.FAIL)
+                self._state = ClientState()
+
+    def suspend(self) -> bytes:
+        after = step(TABLE, SPENT, self._phase, Event.SUSPEND)
+        plaintext = self._state.dump(self._phase)
+        blob = self._seat.ledger.seal_snapshot(self._seat.context.digest, self._aad(), plaintext)
+        self._phase, self._state = after, ClientState()
+        return blob
+
+    # Parsing
+
+    def _aad(self) -> bytes:
+        return b"ckks/1/snapshot" + self._seat.identity.member.encode()
+
+    def _parse(self, data: bytes) -> tuple[Kind, Frame]:
+        frame = Frame.decode(data, 0, self._body_limit())
+        if frame.suite != SUITE or frame.to != self._seat.index:
+            raise malformed("another scheme's or another client's frame", 0)
+        if frame.kind not in _DUE:
+            raise malformed(f"kind {frame.kind} is none of the server's", 0)
+        return Kind(frame.kind), frame
+
+    def _body_limit(self) -> int:
+        n = self._params.cohort
+        parts = self._params.layout.ciphertexts * CIPHERTEXT_BYTES
+        return 64 + n * (256 + max(PUBLIC_BYTES + msg.BOX, parts))
+
+    def _repeated(self, kind: Kind, frame: Frame) -> bool:
+        """A second frame of a kind: identical means late, different means the server equivocates."""
+        first = self._state.seen.get(kind)
+        if first == frame.digest():
+            self.late += 1
+            return True
+        session = self._seat.context.digest if kind is Kind.KEYS else self._state.sid
+        if first is not None and frame.session == session[:16] and self._phase is not Phase.DONE:
+            raise Aborted(_MISMATCH, f"two different {kind.name} frames", (0,))
+        if first is not None or _DUE[kind] is not self._phase:
+            raise malformed(f"{kind.name} is not due in phase {self._phase.name}", 0)
+        return False
+
+    def _handle(self, kind: Kind, frame: Frame) -> Sequence[Frame]:
+        if kind is Kind.KEYS:
+            return self._on_keys(frame)
+        if frame.session != self._state.sid[:16]:
+            raise malformed("the frame belongs to another session", 0)
+        if kind is Kind.RELAY:
+            return self._on_relay(frame)
+        if kind is Kind.SURVIVORS:
+            return self._on_survivors(frame)
+        return self._on_request(frame)
+
+    def _enough(self, clients: int, what: str) -> None:
+        if clients < self._params.threshold:
+            raise Aborted(
+                AbortCode.BELOW_THRESHOLD,
+                f"{clients} clients {what}, the threshold is {self._params.threshold}",
+            )
+
+    # KEYS
+
+    def _on_keys(self, frame: Frame) -> Sequence[Frame]:
+        seat, context, state = self._seat, self._seat.context, self._state
+        fingerprint, adverts = msg.decode_keys(frame.body)
+        difference = context.difference(fingerprint)
+        if difference is AbortCode.STALE_KEY:
+            raise RemoteError("the frame belongs to another round or attempt", (0,), difference)
+        if difference is not None:
+            raise Aborted(difference, "the server's round differs from this client's", (0,))
+        if frame.session != context.digest[:16]:
+            raise Aborted(AbortCode.PARAMS_MISMATCH, "the server is in another context", (0,))
+        if adverts.get(seat.index) != state.advert:
+            raise Aborted(_MISMATCH, "this client's advert is not on the list", (0,))
+        if not set(adverts) <= set(context.cohort):
+            raise Aborted(_MISMATCH, "the list names clients outside the cohort", (0,))
+        self._enough(len(adverts), "advertised")
+        sid = msg.session_id(context.digest, adverts)
+        boxes = self._seal_shares(sid, adverts)
+        body = msg.encode_shares(state.salt, state.public, boxes)
+        state.sid, state.adverts = sid, adverts
+        state.secret, state.seed = None, b""
+        self._phase = step(TABLE, SPENT, self._phase, Event.ADVANCE)
+        return (self._frame(Kind.SHARES, body, sid),)
+
+    def _seal_shares(self, sid: bytes, adverts: dict[int, msg.Advert]) -> dict[int, bytes]:
+        seat, state = self._seat, self._state
+        assert state.secret is not None
+        peers = [i for i in adverts if i != seat.index]
+        chains = chain_keys(seat, peers)
+        shares = encryption.deal(state.secret, sorted(adverts), self._params.threshold, seat.rng)
+        boxes = {}
+        for peer in peers:
+            keys = box_keys(sid, chains[peer], state.seed, adverts[peer].share_key, seat.index, peer)
+            plain = encode_polynomials(shares[peer])
+            boxes[peer] = seal_once(keys.outgoing, plain, msg.box_aad(sid, seat.index, peer))
+            state.incoming[peer] = keys.incoming
+        state.share = shares[seat.index]
+        return boxes
+
+    # SHARES
+
+    def _on_relay(self, frame: Frame) -> Sequence[Frame]:
+        seat, state = self._seat, self._state
+        entries = msg.decode_relay(frame.body)
+        if not set(entries) <= set(state.incoming):
+            raise Aborted(_MISMATCH, "shares of clients that never advertised", (0,))
+        self._enough(len(entries) + 1, "shared")
+        joint = decode_polynomials(state.public, 1, len(PRIMES), seat.index)
+        share = state.share
+        assert share is not None
+        for dealer, dealt in entries.items():
+            public, part = self._open_dealt(dealer, dealt)
+            ring.add(joint, public)
+            share = ring.add(share.copy(), part)
+        state.share, state.joint = share, joint
+        state.dealers = tuple(sorted((*entries, seat.index)))
+        state.view = msg.view_digest(state.sid, state.dealers)
+        state.incoming, state.public, state.salt = {}, b"", b""
+        self._phase = step(TABLE, SPENT, self._phase, Event.ADVANCE)
+        return self._upload() if state.codes is not None else ()
+
+    def _open_dealt(self, dealer: int, dealt: msg.Dealt) -> tuple[Residues, Residues]:
+        """A dealer's b, held against its commitment, and its share for this client."""
+        context, state, own = self._seat.context.digest, self._state, self._seat.index
+        said = msg.commitment(context, dealer, dealt.salt, dealt.public)
+        if not equal(said, state.adverts[dealer].commitment):
+            raise Aborted(AbortCode.BAD_KEY, f"the key of {dealer} is not the one that it committed to")
+        plain = open_once(state.incoming[dealer], dealt.box, msg.box_aad(state.sid, dealer, own))
+        if plain is None:
+            raise Aborted(AbortCode.BAD_KEY, f"the shares of {dealer} do not confirm the keys in use")
+        try:
+            public = decode_polynomials(dealt.public, 1, len(PRIMES), dealer)
+            return public, decode_polynomials(plain, 1, DATA, dealer)
+        except RemoteError as error:
+            raise Aborted(AbortCode.BAD_SHARE, f"{dealer} dealt residues out of range", (dealer,)) from error
+
+    # MASKED
+
+    def _upload(self) -> Sequence[Frame]:
+        """Encrypt the one vector, note it in the ledger, and forget everything but the digest of c1."""
+        seat, context, state, params = self._seat, self._seat.context, self._state, self._params
+        assert state.codes is not None and state.joint is not None
+        after = step(TABLE, SPENT, self._phase, Event.ADVANCE)
+        limbs = encryption.to_limbs(params, state.codes)
+        common = expand(context.digest)
+        c0, c1 = encryption.encrypt(state.joint, common, limbs, params.layout.delta, seat.rng)
+        raw = encode_polynomials(c1)
+        digest = msg.c1_digest(raw)
+        fields = msg.stamp_fields(state.sid, seat.index, state.view, digest)
+        stamp = sign(seat.identity.sign_key, msg.STAMP, *fields)
+        body = msg.encode_upload(msg.Upload(state.view, stamp, encode_polynomials(c0), raw))
+        seat.ledger.advance(context.federation, context.round, context.attempt, RoundState.MASKED)
+        state.c1, state.codes, state.joint = digest, None, None
+        self._phase = after
+        return (self._frame(Kind.UPLOAD, body, state.sid),)
+
+    # CHECK
+
+    def _on_survivors(self, frame: Frame) -> Sequence[Frame]:
+        seat, state = self._seat, self._state
+        listed = msg.decode_survivors(frame.body)
+        if listed.get(seat.index) != state.c1:
+            raise Aborted(_MISMATCH, "the survivor list does not hold this client's ciphertext", (0,))
+        if not set(listed) <= set(state.dealers):
+            raise Aborted(_MISMATCH, "survivors that have no part in the key", (0,))
+        self._enough(len(listed), "survived")
+        self._check_difference(set(listed))
+        root = msg.survivor_root(state.sid, state.view, frame.body)
+        state.survivors, state.root = frame.body, root
+        self._phase = step(TABLE, SPENT, self._phase, Event.ADVANCE)
+        return (self._frame(Kind.SIGNED, root, state.sid),)
+
+    def _check_difference(self, alive: set[int]) -> None:
+        """Two sums whose survivors differ by few clients tell much about those few."""
+        least = self._seat.policy.min_difference
+        last = self._seat.ledger.last_answered(self._seat.context.federation)
+        if least and last:
+            difference = len(from_bitmap(last) ^ alive)
+            if 0 < difference < least:
+                raise Aborted(
+                    AbortCode.COHORT_TOO_SMALL,
+                    f"the survivors differ by {difference} from the last set, the policy asks {least}",
+                )
+
+    # UNMASK
+
+    def _on_request(self, frame: Frame) -> Sequence[Frame]:
+        """Answer once where chosen, else close the round; either way the key share is gone afterwards."""
+        seat, context, state, params = self._seat, self._seat.context, self._state, self._params
+        listed = msg.decode_survivors(state.survivors)
+        count = params.layout.ciphertexts
+        signatures, parts = msg.decode_request(frame.body, seat.index, len(listed), count)
+        if not set(signatures) <= set(listed) or not all(self._signed(i, s) for i, s in signatures.items()):
+            raise Aborted(AbortCode.BAD_SIGNATURE, "a signature on the survivor list does not hold", (0,))
+        if len(signatures) != params.threshold:
+            raise Aborted(
+                AbortCode.BELOW_THRESHOLD, f"{len(signatures)} decryptors, not {params.threshold}", (0,)
+            )
+        self._check_difference(set(listed))
+        body = msg.subset_digest(state.root, signatures)
+        if parts:
+            body += self._answer(sorted(signatures), listed, parts)
+        after = step(TABLE, SPENT, self._phase, Event.FINISH)
+        seat.ledger.answer(
+            context.federation,
+            context.round,
+            context.attempt,
+            to_bitmap(sorted(listed), len(seat.roster) + 1),
+        )
+        close_chains(seat, [i for i in state.adverts if i != seat.index])
+        answer = self._frame(Kind.ANSWER, body, state.sid)
+        self._state = ClientState(sid=state.sid, seen=state.seen)
+        self._phase = after
+        return (answer,)
+
+    def _answer(
+        self, decryptors: list[int], listed: dict[int, bytes], parts: list[tuple[bytes, bytes]]
+    ) -> bytes:
+        """Recompute the sum of the survivors' signed c1 parts, and decrypt nothing else."""
+        seat, state, params = self._seat, self._state, self._params
+        count = params.layout.ciphertexts
+        total: Residues | None = None
+        for (index, digest), (stamp, c1) in zip(sorted(listed.items()), parts, strict=True):
+            fields = msg.stamp_fields(state.sid, index, state.view, digest)
+            key = seat.roster.member(index).sign_key
+            if msg.c1_digest(c1) != digest or not verify(key, stamp, msg.STAMP, *fields):
+                raise Aborted(AbortCode.BAD_CIPHERTEXT, f"the part of {index} is not what it signed", (0,))
+            try:
+                part = decode_polynomials(c1, count, DATA, index)
+                check_opaque(part, index)
+            except RemoteError as error:
+                raise Aborted(AbortCode.BAD_CIPHERTEXT, str(error), (index,)) from error
+            total = part if total is None else ring.add(total, part)
+        assert total is not None and state.share is not None
+        weights = encryption.lagrange(decryptors, seat.index)
+        sigma = params.layout.smudging
+        return encode_polynomials(encryption.partial(state.share, total, weights, sigma, seat.rng))
+
+    def _signed(self, index: int, signature: bytes) -> bool:
+        """The signature of a SIGNED frame is the signature on the list: rebuild the frame it belongs to."""
+        state = self._state
+        frame = Frame(SUITE, Kind.SIGNED, state.sid[:16], index, 0, state.root, signature)
+        return frame.verify(self._seat.roster.member(index).sign_key, state.sid)
+
+    def _frame(self, kind: Kind, body: bytes, binding: bytes) -> Frame:
+        frame = Frame(SUITE, kind, binding[:16], self._seat.index, 0, body)
+        return frame.signed(self._seat.identity.sign_key, binding)

@@ -1,0 +1,146 @@
+"""Parameters of `ckks` and the proof that a sum fits: limbs, scale, noise.
+
+A code is split into limbs, signed digits of a base 2^w; a limb is one coefficient. The scale is delta*p0, so
+a message lives modulo the second prime only and is read off by integer division. The fewest limbs are taken
+with which the noise of a full cohort stays below half a scale step by ten standard deviations: the decrypted
+limbs are then exact, except with probability 2^-75 a coefficient (docs/ckks.md).
+"""
+
+import math
+from dataclasses import dataclass, fields
+from functools import cached_property
+
+from merveil.protocols.ckks.constants import (
+    CIPHERTEXT_BYTES,
+    DATA,
+    DEGREE,
+    ERROR_VARIANCE,
+    PRIMES,
+    SPECIAL,
+    TERNARY_VARIANCE,
+)
+from merveil.protocols.errors import AbortCode, LocalError
+from merveil.protocols.params import Params
+
+DEVIATIONS = 10.0
+_MAX_LIMBS = 6
+_MARGIN = 1.1  # on the two-norm of 4,096 coefficients, whose spread is about one per cent
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How codes become coefficients.
+
+    limbs, width: digits a code, bits a digit. ciphertexts: K. delta: the scale is delta*p0. ciphertext_noise,
+    smudging: standard deviations of a coefficient, of the sum's own noise and of one answer. headroom: noise
+    bound over ten standard deviations, at least 1.
+    """
+
+    limbs: int
+    width: int
+    ciphertexts: int
+    delta: int
+    ciphertext_noise: float
+    smudging: float
+    headroom: float
+
+
+@dataclass(frozen=True)
+class CkksParams(Params):
+    """Params with the smudging strength: s in bits. It enters the encoding as all fields do."""
+
+    smudging: int = 40
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.smudging <= 60:
+            raise LocalError(f"smudging from 1 to 60 bits, not {self.smudging}", AbortCode.INPUT_RANGE)
+        if self.cohort < 2:
+            raise LocalError("a joint key needs two clients", AbortCode.COHORT_TOO_SMALL)
+        self.layout  # noqa: B018  refuses what does not fit
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The fewest limbs that fit; LocalError MODULUS_TOO_SMALL where none do."""
+        for limbs in range(1, _MAX_LIMBS + 1):
+            found = self._layout(limbs)
+            if found is not None:
+                return found
+        raise LocalError(
+            f"{self.cohort} clients with {self.smudging} bits of smudging do not fit the modulus: "
+            "use a smaller cohort",
+            AbortCode.MODULUS_TOO_SMALL,
+        )
+
+    def _layout(self, limbs: int) -> Layout | None:
+        largest = max(self.levels, self.max_weight)
+        width = -(-(largest.bit_length() + 1) // limbs)
+        digit = largest if limbs == 1 else (1 << (width - 1)) + 1
+        delta = PRIMES[1] // (2 * (self.cohort * digit + 1))
+        count = -(-self.size * limbs // DEGREE)
+        own = math.sqrt(self.cohort) * fresh_noise(self.cohort)
+        smudging = smudging_noise(own, count, self.smudging)
+        total = math.sqrt(self.threshold * smudging**2 + own**2)
+        room = PRIMES[0] * (delta / 2 - 2)
+        if room < DEVIATIONS * total or smudging > 2.0**58:
+            return None
+        return Layout(limbs, width, count, delta, own, smudging, room / (DEVIATIONS * total))
+
+    @property
+    def verify_bytes(self) -> int:
+        """What a decryptor downloads to check the sum: the c1 part of every survivor."""
+        return self.cohort * self.layout.ciphertexts * CIPHERTEXT_BYTES
+
+    def describe(self) -> dict[str, float | int]:
+        """The printed figures: s, tau, log2 Q and scale, noise, limbs, bytes a value, failure probability."""
+        found = self.layout
+        q = math.log2(PRIMES[0]) + math.log2(PRIMES[1])
+        return {
+            "degree": DEGREE,
+            "primes_bits": sum(p.bit_length() for p in PRIMES),
+            "log2_q": round(q, 2),
+            "log2_scale": round(math.log2(found.delta) + math.log2(PRIMES[0]), 2),
+            "smudging_bits": self.smudging,
+            "smudging_distance_log2": round(-(self.smudging / 2 + 2.8), 1),
+            "tau": found.ciphertexts,
+            "log2_smudging_noise": round(math.log2(found.smudging), 2),
+            "log2_ciphertext_noise": round(math.log2(found.ciphertext_noise), 2),
+            "headroom_bits": round(math.log2(found.headroom), 2),
+            "limbs": found.limbs,
+            "ciphertexts": found.ciphertexts,
+            "bytes_per_value": round(2 * found.ciphertexts * CIPHERTEXT_BYTES / self.size, 2),
+            "verify_bytes": self.verify_bytes,
+        }
+
+
+def fresh_noise(cohort: int) -> float:
+    """Standard deviation of one fresh ciphertext's coefficient under the joint key of `cohort` secrets.
+
+    Rounding by the special prime dominates: (1 + s)*U(-1/2, 1/2); what encryption itself adds is divided by
+    that prime.
+    """
+    secret = cohort * TERNARY_VARIANCE * DEGREE
+    rounding = (1 + secret) / 12
+    masked = ERROR_VARIANCE * (1 + 2 * secret)
+    return math.sqrt(rounding + masked / PRIMES[SPECIAL] ** 2)
+
+
+def smudging_noise(own: float, answered: int, bits: int) -> float:
+    """sqrt(12 tau) 2^(s/2) B2 (Li, Micciancio, Schultz, Sorrell, CRYPTO 2022), B2 over all coefficients.
+
+    own: deviation of the sum's noise. answered: tau, ciphertexts opened under one key: those of one round.
+    The total divergence is then KL = 2^-s / 24.
+    """
+    norm = math.sqrt(DEGREE) * own * _MARGIN
+    return math.sqrt(12 * answered) * 2 ** (bits / 2) * norm
+
+
+def from_fields(settings: dict[str, object]) -> CkksParams:
+    """Parameters from a mapping of their fields; LocalError for an unknown one."""
+    known = {f.name for f in fields(CkksParams)}
+    if not set(settings) <= known:
+        raise LocalError(f"unknown parameters {sorted(set(settings) - known)}", AbortCode.PARAMS_MISMATCH)
+    return CkksParams(**settings)  # type: ignore[arg-type]
+
+
+assert DATA == 2, "limbs are read off with two data primes"

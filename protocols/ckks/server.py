@@ -1,0 +1,319 @@
+"""Server of `ckks`: it relays key shares it cannot open, adds ciphertexts, and asks t clients for an answer.
+
+It holds no key. The decryptors are fixed before anyone answers and never changed: one that is lost then burns
+the round (Aborted with released=True), since a second subset on the same ciphertext would leak key shares.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from merveil.protocols.ckks import encryption
+from merveil.protocols.ckks import messages as msg
+from merveil.protocols.ckks.book import Book
+from merveil.protocols.ckks.constants import CIPHERTEXT_BYTES, DATA, PRIMES, PUBLIC_BYTES
+from merveil.protocols.ckks.messages import SUITE, Kind
+from merveil.protocols.ckks.params import CkksParams
+from merveil.protocols.ckks.wire import check_opaque, decode_polynomials
+from merveil.protocols.codec import Codes, check_sum
+from merveil.protocols.errors import AbortCode, Aborted, LocalError, RemoteError
+from merveil.protocols.frame import Frame, malformed
+from merveil.protocols.machine import Event, step
+from merveil.protocols.primitives.agreement import is_low_order
+from merveil.protocols.primitives.sign import verify
+from merveil.protocols.session import SPENT, Desk, Frames, Outcome, Phase
+
+_LIVE = (Phase.KEYS, Phase.SHARES, Phase.MASKED, Phase.CHECK, Phase.UNMASK)
+TABLE = {
+    (Phase.IDLE, Event.START): Phase.KEYS,
+    (Phase.KEYS, Event.ADVANCE): Phase.SHARES,
+    (Phase.SHARES, Event.ADVANCE): Phase.MASKED,
+    (Phase.MASKED, Event.ADVANCE): Phase.CHECK,
+    (Phase.CHECK, Event.ADVANCE): Phase.UNMASK,
+    (Phase.UNMASK, Event.FINISH): Phase.DONE,
+    **{(p, Event.FAIL): Phase.ABORTED for p in _LIVE},
+    **{(p, Event.SUSPEND): Phase.SUSPENDED for p in _LIVE},
+}
+_DUE = {
+    Kind.ADVERT: Phase.KEYS,
+    Kind.SHARES: Phase.SHARES,
+    Kind.UPLOAD: Phase.MASKED,
+    Kind.SIGNED: Phase.CHECK,
+    Kind.ANSWER: Phase.UNMASK,
+}
+_DOUBTFUL = {  # what a client may have been led to by somebody else's bytes
+    (Kind.UPLOAD, AbortCode.ROSTER_MISMATCH),
+    (Kind.SIGNED, AbortCode.ROSTER_MISMATCH),
+    (Kind.ANSWER, AbortCode.ROSTER_MISMATCH),
+}
+
+
+class CkksServer:
+    """One attempt at one round."""
+
+    def __init__(self, desk: Desk, params: CkksParams, snapshot: bytes | None = None) -> None:
+        self._desk, self._params = desk, params
+        self._cohort = desk.context.cohort
+        self._phase = Phase.IDLE
+        self._book = Book()
+        self._codes: Codes | None = None
+        self.late = 0
+        self.excluded: dict[int, AbortCode] = {}
+        if snapshot is not None:
+            self._phase, self._book, self.excluded = Book.load(desk, params, snapshot)
+
+    @property
+    def phase(self) -> Phase:
+        return self._phase
+
+    def start(self) -> Sequence[Frame]:
+        self._phase = step(TABLE, SPENT, self._phase, Event.START)
+        return ()
+
+    def suspend(self) -> bytes:
+        after = step(TABLE, SPENT, self._phase, Event.SUSPEND)
+        blob = self._book.dump(self._desk, self._phase, self.excluded)
+        self._phase = after
+        return blob
+
+    def result(self) -> Outcome:
+        """The exact sum; LocalError before the round is done."""
+        if self._phase is not Phase.DONE or self._codes is None:
+            raise LocalError(f"no sum in phase {self._phase.name}")
+        return Outcome(self._codes.copy(), self._book.alive, dict(self.excluded))
+
+    # Receiving
+
+    def receive(self, sender: int, data: bytes) -> Sequence[Frame]:
+        """Take one client's frame; the frames of the next phase once everyone due has spoken."""
+        if self._phase is Phase.IDLE:
+            raise LocalError("start the session first")
+        if sender not in self._cohort:
+            raise RemoteError(f"{sender} is not in this cohort", (sender,), AbortCode.ROSTER_MISMATCH)
+        frame = Frame.decode(data, sender, self._body_limit())
+        if frame.suite != SUITE or frame.to != 0 or frame.kind not in _DUE:
+            raise malformed("not a client's frame of this scheme", sender)
+        kind = Kind(frame.kind)
+        if self._phase in SPENT or sender in self.excluded:
+            self.late += 1
+            return ()
+        binding = self._binding(sender, kind, frame)
+        if not frame.verify(self._desk.roster.member(sender).sign_key, binding):
+            raise RemoteError(f"frame from {sender} is not signed by it", (sender,), AbortCode.BAD_SIGNATURE)
+        if self._duplicate(sender, kind, frame):
+            return ()
+        self._take(sender, kind, frame)
+        return self._advance_if_complete()
+
+    def _body_limit(self) -> int:
+        sharing = PUBLIC_BYTES + msg.SALT + self._params.cohort * msg.BOX
+        return 256 + max(sharing, 2 * self._params.layout.ciphertexts * CIPHERTEXT_BYTES)
+
+    def _binding(self, sender: int, kind: Kind, frame: Frame) -> bytes:
+        """The 32 bytes the signature is bound to; a frame of another context or session is refused."""
+        context = self._desk.context
+        if kind is Kind.ADVERT:
+            if frame.session != context.digest[:16]:
+                fingerprint, _ = msg.decode_advert(frame.body, sender)
+                code = context.difference(fingerprint) or AbortCode.STALE_KEY
+                raise RemoteError(f"{sender} is in another context", (sender,), code)
+            return context.digest
+        if not self._book.sid or frame.session != self._book.sid[:16]:
+            raise RemoteError(f"{sender} is in another session", (sender,), AbortCode.STALE_KEY)
+        return self._book.sid
+
+    def _duplicate(self, sender: int, kind: Kind, frame: Frame) -> bool:
+        """Late and identical frames are counted; two different ones for one slot exclude their signer."""
+        slot, digest = (sender, kind), frame.digest()
+        first = self._book.slots.get(slot)
+        if first == digest:
+            self.late += 1
+            return True
+        if first is not None:
+            if self._phase is _DUE[kind] and kind in (Kind.ADVERT, Kind.SHARES, Kind.SIGNED):
+                self.excluded[sender] = AbortCode.DOUBLE_CLAIM
+                self._book.withdraw(sender, kind)
+            else:  # the first one stands: it is in a sum, or its phase is closed
+                self.late += 1
+            return True
+        if self._phase is not _DUE[kind] or sender not in self._book.due(self._phase, self._cohort):
+            if _LIVE.index(self._phase) < _LIVE.index(_DUE[kind]):
+                raise malformed(f"{kind.name} is not due in phase {self._phase.name}", sender)
+            self.late += 1
+            return True
+        self._book.slots[slot] = digest
+        return False
+
+    def _take(self, sender: int, kind: Kind, frame: Frame) -> None:
+        """A fault that its sender signed excludes the sender; one that others may have caused is refused."""
+        take = {
+            Kind.ADVERT: self._take_advert,
+            Kind.SHARES: self._take_shares,
+            Kind.UPLOAD: self._take_upload,
+            Kind.SIGNED: self._take_signed,
+            Kind.ANSWER: self._take_answer,
+        }[kind]
+        try:
+            take(sender, frame)
+        except RemoteError as error:
+            if (kind, error.code) in _DOUBTFUL:
+                del self._book.slots[sender, kind]
+                raise
+            self.excluded[sender] = error.code or AbortCode.MALFORMED_FRAME
+
+    def _take_advert(self, sender: int, frame: Frame) -> None:
+        fingerprint, advert = msg.decode_advert(frame.body, sender)
+        if self._desk.context.difference(fingerprint) is not None:
+            raise malformed("fingerprint and context disagree", sender)
+        if is_low_order(advert.share_key):
+            raise RemoteError("share key of low order", (sender,), AbortCode.BAD_KEY)
+        self._book.adverts[sender] = advert
+
+    def _take_shares(self, sender: int, frame: Frame) -> None:
+        book = self._book
+        peers = [i for i in sorted(book.adverts) if i != sender]
+        salt, public, boxes = msg.decode_shares(frame.body, sender, peers)
+        said = msg.commitment(self._desk.context.digest, sender, salt, public)
+        if said != book.adverts[sender].commitment:
+            raise RemoteError("a key that was not committed to", (sender,), AbortCode.BAD_KEY)
+        decode_polynomials(public, 1, len(PRIMES), sender)
+        book.dealt[sender] = (salt, public, boxes)
+
+    def _take_upload(self, sender: int, frame: Frame) -> None:
+        book, count = self._book, self._params.layout.ciphertexts
+        upload = msg.decode_upload(frame.body, sender, count)
+        if upload.view != book.view:
+            why = f"{sender} encrypted under another key"
+            raise RemoteError(why, (sender,), AbortCode.ROSTER_MISMATCH)
+        fields = msg.stamp_fields(book.sid, sender, upload.view, msg.c1_digest(upload.c1))
+        if not verify(self._desk.roster.member(sender).sign_key, upload.stamp, msg.STAMP, *fields):
+            raise RemoteError("the stamp does not hold", (sender,), AbortCode.BAD_SIGNATURE)
+        c0 = decode_polynomials(upload.c0, count, DATA, sender)
+        check_opaque(decode_polynomials(upload.c1, count, DATA, sender), sender)
+        book.add(c0)
+        book.parts[sender] = (upload.stamp, upload.c1)
+
+    def _take_signed(self, sender: int, frame: Frame) -> None:
+        if frame.body != self._book.root:
+            raise RemoteError("signed another survivor list", (sender,), AbortCode.ROSTER_MISMATCH)
+        self._book.signatures[sender] = frame.signature
+
+    def _take_answer(self, sender: int, frame: Frame) -> None:
+        book = self._book
+        count = self._params.layout.ciphertexts if sender in book.decryptors else 0
+        digest, answer = msg.decode_answer(frame.body, sender, count)
+        if digest != msg.subset_digest(book.root, book.decryptors):
+            raise RemoteError("answered another request", (sender,), AbortCode.ROSTER_MISMATCH)
+        if count:
+            book.add(decode_polynomials(answer, count, DATA, sender))
+        book.answered.add(sender)
+
+    # Phases
+
+    def _advance_if_complete(self) -> Sequence[Frame]:
+        if self._phase in SPENT:
+            return ()
+        due, spoken = self._book.due(self._phase, self._cohort), self._book.spoken(self._phase)
+        return () if due - spoken - set(self.excluded) else self.close_phase()
+
+    def close_phase(self) -> Sequence[Frame]:
+        """Go on with who answered, or abort below the threshold."""
+        if self._phase is Phase.KEYS:
+            return self._close_keys()
+        if self._phase is Phase.SHARES:
+            return self._close_shares()
+        if self._phase is Phase.MASKED:
+            return self._close_masked()
+        if self._phase is Phase.CHECK:
+            return self._close_check()
+        step(TABLE, SPENT, self._phase, Event.FINISH)
+        return self._close_unmask()
+
+    def _fail(self, code: AbortCode, why: str) -> None:
+        released = self._phase is Phase.UNMASK
+        self._phase = step(TABLE, SPENT, self._phase, Event.FAIL)
+        self._book.forget()
+        raise Aborted(code, why, self.excluded, released=released)
+
+    def _enough(self, present: Iterable[int], what: str) -> None:
+        here = set(present)
+        if len(here) < self._params.threshold:
+            missing = sorted(set(self._cohort) - here)
+            self._fail(
+                AbortCode.BELOW_THRESHOLD,
+                f"{len(here)} clients {what}, the threshold is {self._params.threshold}; missing: {missing}",
+            )
+
+    def _to_all(self, kind: Kind, to: Iterable[int], binding: bytes, body: bytes) -> Sequence[Frame]:
+        return Frames(sorted(to), lambda i: Frame(SUITE, kind, binding[:16], 0, i, body))
+
+    def _advance(self) -> None:
+        self._phase = step(TABLE, SPENT, self._phase, Event.ADVANCE)
+
+    def _close_keys(self) -> Sequence[Frame]:
+        book, context = self._book, self._desk.context
+        self._enough(book.adverts, "advertised")
+        book.sid = msg.session_id(context.digest, book.adverts)
+        self._advance()
+        body = msg.encode_keys(context, book.adverts)
+        return self._to_all(Kind.KEYS, book.adverts, context.digest, body)
+
+    def _close_shares(self) -> Sequence[Frame]:
+        book = self._book
+        self._enough(book.dealt, "shared")
+        book.view = msg.view_digest(book.sid, book.dealt)
+        self._advance()
+        dealt = book.dealt
+
+        def relay(i: int) -> Frame:
+            entries = {d: msg.Dealt(salt, b, boxes[i]) for d, (salt, b, boxes) in dealt.items() if d != i}
+            body = msg.encode_relay(entries)
+            return Frame(SUITE, Kind.RELAY, book.sid[:16], 0, i, body)
+
+        return Frames(sorted(dealt), relay)
+
+    def _close_masked(self) -> Sequence[Frame]:
+        book = self._book
+        self._enough(book.parts, "sent a ciphertext")
+        book.survivors = msg.encode_survivors({i: msg.c1_digest(c1) for i, (_, c1) in book.parts.items()})
+        book.root = msg.survivor_root(book.sid, book.view, book.survivors)
+        self._advance()
+        return self._to_all(Kind.SURVIVORS, book.parts, book.sid, book.survivors)
+
+    def _close_check(self) -> Sequence[Frame]:
+        """Choose the decryptors, rotating by round. Nobody has answered: losses so far cost nothing."""
+        book, t = self._book, self._params.threshold
+        self._enough(book.signatures, "signed the survivor list")
+        signers = sorted(book.signatures)
+        first = self._desk.context.round % len(signers)
+        book.decryptors = tuple(sorted((signers[first:] + signers[:first])[:t]))
+        self._advance()
+        signed = {i: book.signatures[i] for i in book.decryptors}
+        parts = [book.parts[i] for i in book.alive]
+        full, short = msg.encode_request(signed, parts), msg.encode_request(signed, ())
+        chosen = set(book.decryptors)
+        return Frames(
+            signers,
+            lambda i: Frame(SUITE, Kind.REQUEST, book.sid[:16], 0, i, full if i in chosen else short),
+        )
+
+    def _close_unmask(self) -> Sequence[Frame]:
+        book, params = self._book, self._params
+        lost = sorted(set(book.decryptors) - book.answered)
+        if lost:
+            self._fail(
+                AbortCode.BELOW_THRESHOLD,
+                f"{len(lost)} of {params.threshold} decryptors did not answer; missing: {lost}. Another "
+                "subset must not open these ciphertexts: the round is burnt",
+            )
+        assert book.total is not None
+        limbs, quiet = encryption.read(params, book.total)
+        if not quiet:
+            self._fail(AbortCode.BAD_SHARE, "the answers do not decrypt the sum")
+        codes = encryption.from_limbs(params, limbs)
+        try:
+            check_sum(params, codes, len(book.parts))
+        except Aborted as error:
+            self._fail(error.code, "the survivors cannot have sent this sum")
+        self._codes = codes
+        self._phase = step(TABLE, SPENT, self._phase, Event.FINISH)
+        book.forget()
+        return ()
