@@ -63,6 +63,6 @@ ATTACKS = (
         infer=infer,
         score=score,
         rule=Rule(success=0.2, margin=0.01),
-        source="THREATS A17.",
+        source="Bare homomorphic ciphertexts take most flips: CPA security only.",
     ),
 )

@@ -69,6 +69,6 @@ ATTACKS = (
         infer=infer,
         score=score,
         rule=Rule(success=0.9, margin=0.1),
-        source="THREATS A20.",
+        source="FedAvg sends clip counts in clear in most frameworks.",
     ),
 )

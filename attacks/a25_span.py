@@ -115,7 +115,7 @@ ATTACKS = (
         infer=infer_uploads,
         score=score_uploads,
         rule=Rule(success=0.9, margin=0.05),
-        source="Span test, THREATS A25.",
+        source="After Li et al. 2022 and Petrov et al., NeurIPS 2024 (span test).",
     ),
     Attack(
         id="A25-sum",
@@ -126,7 +126,7 @@ ATTACKS = (
         infer=infer_sum,
         score=score_sum,
         rule=Rule(success=0.7, margin=0.05),
-        source="Span test, THREATS A25: a sum is one larger batch.",
+        source="The same test: a sum is one larger batch.",
         on_sum=True,
     ),
 )

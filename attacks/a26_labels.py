@@ -144,7 +144,7 @@ ATTACKS = (
         infer=infer_uploads,
         score=score_uploads,
         rule=Rule(success=0.8, margin=0.1),
-        source="THREATS A26; bias trick, iLRG (ICLR 2023).",
+        source="Bias trick; Ma et al., ICLR 2023 (iLRG).",
     ),
     Attack(
         id="A26-sum",
@@ -155,7 +155,7 @@ ATTACKS = (
         infer=infer_sum,
         score=score_sum,
         rule=Rule(success=0.05, margin=0.02),
-        source="THREATS A26; revealed by any exact sum.",
+        source="The same trick; any exact sum reveals it.",
         on_sum=True,
     ),
 )

@@ -115,6 +115,7 @@ class Finding:
             "score": self.score,
             "chance": self.chance,
             "ci95": list(self.ci95),
+            "strict": list(self.strict),
             "n": self.n,
             "mde": self.mde,
             "unit": self.unit,

@@ -80,7 +80,9 @@ def _rebuild_card(result: Result) -> dict[str, Any]:
             "underpowered": ("Cannot tell", "warn"),
             "control-failed": ("Test invalid", "warn"),
         }[a["verdict"]]
-        text = f"{hit} participants picked out by the image rebuilt from their message ({by_luck})."
+        text = f"{hit} participants picked out by the image rebuilt from their message ({by_luck})"
+        seen = f"; from {a['mde'] * a['n']:.0f} on we would have noticed" if verdict == "No" else ""
+        text += f"{seen}."
         items.append({"name": s["name"], "verdict": verdict, "tone": tone, "text": text})
     return {"question": "Can the server rebuild a participant's face movement?", "items": items}
 
@@ -228,7 +230,8 @@ def _attacks(result: Result) -> list[dict[str, Any]]:
                 "adversary": f"{first['adversary']['name']}; knows {first['adversary']['knows']}",
                 "source": attack.source,
                 "rows": rows,
-                "note": f"Control ({control['scheme']}): {_figure(control)}. {_quality(result, first['id'])}",
+                "note": f"Control ({control['scheme']}): {_figure(control)}.",
+                "quality": _quality(result) if first["id"] == "A24" else [],
             }
         )
     return found
@@ -238,7 +241,7 @@ def _attack_row(name: str, a: Result) -> dict[str, Any]:
     word, tone = words.verdict(a["id"], a["verdict"])
     text = f"{_figure(a)}; guessing {a['chance']:.3f}; {a['n']} {a['unit']}"
     if a["verdict"] == "protected":
-        text += f"; a success from {a['mde']:.2f} on would have been seen"
+        text += f"; a success from {a['mde']:.3f} on would have been seen"
     figure = svg.whisker(
         a["score"], tuple(a["ci95"]), a["chance"], (0.0, 1.0), tone, f"{name}: {a['score']:.3f}"
     )
@@ -249,21 +252,24 @@ def _figure(a: Result) -> str:
     return f"{a['score']:.3f} ({a['ci95'][0]:.3f} to {a['ci95'][1]:.3f})"
 
 
-def _quality(result: Result, name: str) -> str:
+def _quality(result: Result) -> list[dict[str, str]]:
     """For the inversion: image measures by scheme, beside the best guess without any message."""
-    if name != "A24":
-        return ""
-    said = []
+    rows = []
     for s in result["schemes"]:
-        d = _attack(s, name)["details"]
+        d = _attack(s, "A24")["details"]
         epe = d.get("relative_endpoint_error")
-        said.append(
-            f"{s['name']}: correlation with the true map {d['ncc']:.2f} (best guess without a message "
-            f"{d['ncc_best_null']:.2f}; gain {d['ncc_gain']:+.2f}, {d['ncc_gain_low']:+.2f} to "
-            f"{d['ncc_gain_high']:+.2f}), PSNR {d['psnr_db']:.1f} dB, SSIM {d['ssim']:.2f}"
-            + (f", endpoint error {epe:.2f} of that of no motion" if epe is not None else "")
+        rows.append(
+            {
+                "name": s["name"],
+                "ncc": f"{d['ncc']:.2f}",
+                "null": f"{d['ncc_best_null']:.2f}",
+                "gain": f"{d['ncc_gain']:+.2f} ({d['ncc_gain_low']:+.2f} to {d['ncc_gain_high']:+.2f})",
+                "psnr": f"{d['psnr_db']:.1f} dB",
+                "ssim": f"{d['ssim']:.2f}",
+                "epe": "" if epe is None else f"{epe:.2f}",
+            }
         )
-    return "Image quality: " + "; ".join(said) + "."
+    return rows
 
 
 def _sums(result: Result) -> dict[str, Any] | None:
