@@ -184,7 +184,7 @@ class Federation:
             )
         counter = SecureAggregator(self.options.scheme, clip=COUNT_CLIP, bits=COUNT_BITS)
         found = counter.mean([class_counts(self.archive, client) for client in run.clients])
-        return np.rint(found.value * len(found.survivors))
+        return np.asarray(np.rint(found.value * len(found.survivors)))
 
     def _report(self, k: int, round_: int) -> Report:
         mean = self.last[k]

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from merveil.fl import coins
 from merveil.fl.clients import Client
 from merveil.fl.options import TrainOptions
-from merveil.mer.models.stacked import StackedNet
-from merveil.mer.train import Floats, train_stack
+from merveil.mer.models.stacked import Floats, StackedNet
+from merveil.mer.train import train_stack
 
 STACK_CLIPS = 1400  # most clips, padding included, in one stack: bounds memory
 PADDING = 1.25  # a stack's largest client holds at most this times the clips of its smallest
