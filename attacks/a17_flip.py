@@ -2,7 +2,7 @@
 
 Every frame that a client sends to the server is offered with single random bits flipped before the honest
 frame follows. A frame taken with a flipped bit is a silent error in the sum.
-Source: THREATS A17 (bare ciphertexts of a homomorphic library took 10 of 14 flips).
+Why: ciphertexts that are secure against chosen plaintexts only take most such flips without a word.
 """
 
 from typing import Any

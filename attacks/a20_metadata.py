@@ -2,7 +2,6 @@
 
 Reads the weight coordinate of each client's frame as if it were in clear, and, where that is no weight, ranks
 clients by the bytes they sent. Timing is not looked at: the in-process driver has no clock (a declared gap).
-Source: THREATS A20.
 """
 
 from typing import Any

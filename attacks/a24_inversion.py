@@ -3,7 +3,7 @@
 Cosine distance between the replayed and the seen update plus total variation, minimised by sign-Adam with a
 decaying step, several restarts at once for all clients; the best restart is the one with the smallest attack
 loss, since an attacker has no truth to choose by. The label is read off the last bias first.
-Source: Geiping et al., NeurIPS 2020 (arXiv 2003.14053); THREATS sections 1 and 8.
+Source: Geiping et al., NeurIPS 2020 (arXiv 2003.14053).
 """
 
 from dataclasses import dataclass
@@ -143,7 +143,7 @@ def quality(
     channels: tuple[str, ...],
     rng: np.random.Generator,
 ) -> dict[str, float]:
-    """Image measures of THREATS section 8, beside nulls: the mean clip, no motion, another client's image."""
+    """Image measures beside nulls: the mean clip, no motion, another client's image."""
     shuffled = {"another client's image": np.roll(rebuilt, 1, axis=0)}
     gain, null = reconstruction.null_gain(rebuilt, truth, blind | shuffled)
     low, high = stats.bootstrap_mean(gain, rng)

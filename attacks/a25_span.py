@@ -4,9 +4,9 @@ A full-batch update is a weighted sum of per-clip gradients, so a clip that took
 directions that all clips share say nothing about membership; they are measured on outside people and
 weighted down, which is the ridge form of projecting a candidate on the update's row space.
 On a network with a hidden fully connected layer wider than the batch the row space of that layer gives an
-exact test (THREATS section 1); STSTNet has one 400 -> 3 layer, of rank 3, so the filter runs over all
+exact test; STSTNet has one 400 -> 3 layer, of rank 3, so the filter runs over all
 weights. That it is harder here is luck of the architecture, not protection.
-Source: THREATS section 1 (span test); Li et al. 2022 and Petrov et al., NeurIPS 2024 (DAGER) for the idea.
+Source: Li et al. 2022 (cosine of gradients) and Petrov et al., NeurIPS 2024 (DAGER) for the idea.
 """
 
 from typing import Any

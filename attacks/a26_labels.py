@@ -3,7 +3,7 @@
 The last bias's gradient is the weighted mean over the batch of (predicted minus true class), so with the
 public model's mean prediction per class (from people outside the federation) the class counts follow by
 comparing with every possible count vector; no optimiser, milliseconds.
-Source: THREATS section 1 (bias trick); Geng et al. 2021 and Ma et al. 2023 (iLRG) estimate the same counts.
+Source: the bias trick; Geng et al. 2021 and Ma et al., ICLR 2023 (iLRG) estimate the same counts.
 """
 
 from itertools import combinations_with_replacement

@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 
 
 class Power(enum.Enum):
-    """What an adversary may do beyond running the protocol; DESIGN section 6, THREATS section 6."""
+    """What an adversary may do beyond running the protocol; docs/attacks.md."""
 
     READ = "read what its parties receive"
     DROP = "withhold frames"

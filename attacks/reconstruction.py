@@ -1,7 +1,7 @@
 """How good a rebuilt flow image is: correlation, PSNR, SSIM, endpoint error, retrieval; always against nulls.
 
 Images are float [n, h, w, c]; flow channels are signed and no photographs, so no metric here rests on a
-network trained on photographs. Source: THREATS section 8.
+network trained on photographs (docs/attacks.md).
 Assumes: truth and guess are in one and the same, publicly known, scale.
 """
 

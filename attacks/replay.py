@@ -2,7 +2,7 @@
 
 Guarantees: the same network, the same loss and the same class weights as the clients use (a test compares a
 replayed update with the client's own), many clients at once. Assumes: full batch, plain SGD, no dropout; an
-attack must replay the client's exact mode (THREATS section 1), so `scenario` records rounds in this mode.
+attack must replay the client's exact mode, so `scenario` records rounds in this mode.
 """
 
 from typing import Any

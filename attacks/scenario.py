@@ -2,7 +2,7 @@
 
 Guarantees: client updates are made by the network's own training gradient, every round goes through
 `SecureAggregator` with its real frames, and what an attack gets is the view of its declared coalition.
-Dropout is off and the local batch is full, so that a failed attack is not luck (THREATS section 1).
+Dropout is off and the local batch is full, so that a failed attack is not luck.
 Persons are split once: those outside the federation are the attacker's public data.
 """
 

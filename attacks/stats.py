@@ -91,7 +91,7 @@ def auc_interval(
 def auc_detectable(n_members: int, n_others: int, power: float = 0.95, alpha: float = 0.05) -> float:
     """Smallest AUC that n independent units a side can tell from 0.5, one-sided, with the stated power.
 
-    Source: variance of Hanley and McNeil 1982; THREATS section 3 tabulates it (35 a side: .715).
+    Source: variance of Hanley and McNeil 1982 (35 a side: .715).
     """
     norm = need("scipy.stats", "attacks").norm
     za, zb = float(norm.ppf(1 - alpha)), float(norm.ppf(power))

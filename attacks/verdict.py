@@ -2,7 +2,7 @@
 
 Guarantees: no single lucky try breaks a claim (the 99.8 % interval decides *broken*), no weak try protects
 one (the 95 % interval must lie below chance plus the margin for *protected*), and an attack whose control
-does not win proves nothing. Source: DESIGN section 6, THREATS sections 3 and 6.
+does not win proves nothing. See docs/attacks.md.
 """
 
 import enum

@@ -45,8 +45,8 @@ def run(args: argparse.Namespace) -> int:
     result = collect(archive, settings, args.out, progress)
     page = write(result, args.out)
     say(f"done in {perf_counter() - started:.0f} s")
-    say(f"open {page.resolve()} in a browser")
     say(f"the features are in {args.out / 'data' / 'clips.npz'}; `merveil compare --help` for data of yours")
+    say(f"open {page.resolve()} in a browser")
     return OK
 
 

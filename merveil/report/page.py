@@ -273,34 +273,32 @@ def _quality(result: Result) -> list[dict[str, str]]:
 
 
 def _sums(result: Result) -> dict[str, Any] | None:
-    rows = []
+    """Attacks on the sum by cohort; the scale starts at guessing."""
+    groups = []
     for curve in result["sums"]:
-        for p in curve["points"]:
-            low = p["ci95"][0] > p["chance"]
-            scale = (0.5, 1.0) if curve["id"] == "A25-sum" else (0.0, 0.5)
-            rows.append(
-                {
-                    "name": f"{p['cohort']} devices",
-                    "svg": svg.whisker(
-                        p["score"],
-                        tuple(p["ci95"]),
-                        p["chance"],
-                        scale,
-                        "warn" if low else "plain",
-                        curve["title"],
-                    ),
-                    "verdict": "leaks" if low else "not shown",
-                    "tone": "warn" if low else "",
-                    "text": f"{curve['title']}: {_figure(p)}; guessing {p['chance']:.2f}; "
-                    f"{p['n']} {p['unit']}",
-                }
-            )
+        top = 1.0 if curve["id"] == "A25-sum" else 0.5
+        rows = [_sum_row(p, (p["chance"], top), curve["title"]) for p in curve["points"]]
+        statistic = curve["points"][0]["statistic"] if curve["points"] else ""
+        groups.append({"title": curve["plain_words"], "about": f"{curve['id']} · {statistic}", "rows": rows})
     text = (
         "Every mechanism here publishes the same sum, and everyone may read it. In small groups it shows who "
         "took part and which expressions occurred, whatever hides the single messages. Larger groups help; "
         "differential privacy is the only thing that bounds it."
     )
-    return {"text": text, "rows": rows} if rows else None
+    return {"text": text, "groups": [g for g in groups if g["rows"]]} if groups else None
+
+
+def _sum_row(p: Result, scale: tuple[float, float], title: str) -> dict[str, Any]:
+    leaks = p["ci95"][0] > p["chance"]
+    return {
+        "name": f"{p['cohort']} devices",
+        "svg": svg.whisker(
+            p["score"], tuple(p["ci95"]), p["chance"], scale, "warn" if leaks else "plain", title
+        ),
+        "verdict": "leaks" if leaks else "not shown",
+        "tone": "warn" if leaks else "",
+        "text": f"{_figure(p)}; guessing {p['chance']:.2f}; {p['n']} {p['unit']}",
+    }
 
 
 def _recognition(result: Result) -> dict[str, Any]:

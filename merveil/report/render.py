@@ -29,9 +29,11 @@ def html(result: Mapping[str, Any]) -> str:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     page = build(result)
-    for row in [r for a in page["attacks"] for r in a["rows"]] + list((page["sums"] or {}).get("rows", [])):
-        row["svg"] = need("markupsafe", "report").Markup(row["svg"])
-    page["frontier"]["svg"] = need("markupsafe", "report").Markup(page["frontier"]["svg"])
+    drawn = [
+        row for part in (*page["attacks"], *(page["sums"] or {}).get("groups", ())) for row in part["rows"]
+    ]
+    for holder in (*drawn, page["frontier"]):
+        holder["svg"] = need("markupsafe", "report").Markup(holder["svg"])
     return str(environment.from_string(text).render(page=page))
 
 

@@ -104,7 +104,7 @@ def frontier(
     """Leakage (right is worse) against recognition (up is better), with both intervals of every point."""
     axes = _Axes(x_range, y_range)
     body = [axes.draw(x_title, y_title)]
-    body += [_point(p, axes, down) for p, down in zip(points, _label_rows(points))]
+    body += [_point(p, axes, up) for p, up in zip(points, _label_rows(points))]
     return (
         f'<svg class="frontier" viewBox="0 0 {axes.width:g} {axes.height:g}" role="img">'
         f"<title>{escape(y_title)} against {escape(x_title)}</title>{''.join(body)}</svg>"
@@ -112,7 +112,7 @@ def frontier(
 
 
 def _label_rows(points: Sequence[Point]) -> list[int]:
-    """How many lines below its point each label goes, so that coinciding points do not hide each other."""
+    """How many lines further up each label goes, so that coinciding points do not hide each other."""
     rows: list[int] = []
     for i, p in enumerate(points):
         near = [rows[j] for j in range(i) if abs(points[j].x - p.x) < 0.2 and abs(points[j].y - p.y) < 0.06]
@@ -120,7 +120,7 @@ def _label_rows(points: Sequence[Point]) -> list[int]:
     return rows
 
 
-def _point(p: Point, axes: _Axes, down: int) -> str:
+def _point(p: Point, axes: _Axes, up: int) -> str:
     x, y = axes.x(p.x), axes.y(p.y)
     (x1, x2), (y1, y2) = (axes.x(v) for v in p.x_ci), (axes.y(v) for v in p.y_ci)
     anchor, shift = ("end", -12) if p.x > sum(axes.x_range) * 0.6 else ("start", 12)
@@ -128,6 +128,6 @@ def _point(p: Point, axes: _Axes, down: int) -> str:
         f'<line class="ci {p.tone}" x1="{x1}" y1="{y}" x2="{x2}" y2="{y}"/>'
         f'<line class="ci {p.tone}" x1="{x}" y1="{y1}" x2="{x}" y2="{y2}"/>'
         f'<circle class="dot {p.tone}" cx="{x}" cy="{y}" r="7"/>'
-        f'<text class="name" x="{x + shift}" y="{y - 12 + 20 * down}" text-anchor="{anchor}">'
+        f'<text class="name" x="{x + shift}" y="{y - 12 - 18 * up}" text-anchor="{anchor}">'
         f"{escape(p.label)}</text>"
     )
