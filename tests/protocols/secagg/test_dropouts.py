@@ -7,8 +7,9 @@ import pytest
 
 from merveil.protocols.errors import AbortCode, Aborted
 from merveil.protocols.frame import Frame
-from merveil.protocols.secagg.messages import Kind
+from merveil.protocols.secagg.messages import Kind, decode_key_list, decode_relay
 from merveil.protocols.session import Phase
+from merveil.protocols.simulation.driver import Traffic
 
 PHASES = [Phase.KEYS, Phase.SHARES, Phase.MASKED, Phase.CHECK, Phase.UNMASK]
 
@@ -62,8 +63,14 @@ def test_one_unlucky_client_does_not_end_the_round(phase: Phase, sparse: Callabl
     """It becomes a dropout while nothing of it is masked; after MASKED that is no longer possible."""
     kit = sparse(cohort=100, dim=3)
     victim, gone = _lonely(kit)
-    outcome = kit.run(drop=dict.fromkeys(gone, phase))
+    traffic = Traffic(frames=[])
+    outcome = kit.run(drop=dict.fromkeys(gone, phase), traffic=traffic)
     assert set(outcome.survivors) == set(kit.context().cohort) - {victim, *gone}
+    for frame in traffic.frames or ():
+        if frame.kind == Kind.KEYS and phase is Phase.KEYS:
+            assert victim not in decode_key_list(frame.body, 100).adverts
+        if frame.kind == Kind.RELAY:
+            assert victim not in decode_relay(frame.body, 5)
     assert (outcome.codes == kit.total(outcome.survivors)).all() and not outcome.excluded
 
 
@@ -72,7 +79,8 @@ def test_after_masking_an_unlucky_client_ends_the_round(sparse: Callable[..., An
     victim, gone = _lonely(kit)
     with pytest.raises(Aborted) as error:
         kit.run(drop=dict.fromkeys(gone, Phase.MASKED))
-    assert error.value.code is AbortCode.BELOW_THRESHOLD and f"client {victim} has" in str(error.value)
+    assert error.value.code is AbortCode.BELOW_THRESHOLD
+    assert f"client {victim} has 21 holders that sent a vector" in str(error.value)
     assert not error.value.released
 
 

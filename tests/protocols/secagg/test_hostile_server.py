@@ -537,6 +537,16 @@ def test_one_answer_a_round(play: Any, small: Any) -> None:
     assert kit.ledger(3).state(kit.roster.federation, 1) == (1, RoundState.ANSWERED)
 
 
+def test_an_attempt_opens_once_and_only_above_the_last(small: Any) -> None:
+    kit = small()
+    kit.client(1, attempt=3).start()
+    for attempt in (3, 2, 1):
+        with pytest.raises(Aborted) as error:
+            kit.client(1, attempt=attempt).start()
+        assert error.value.code is AbortCode.ROUND_REUSED and not error.value.released
+    assert kit.client(1, attempt=4).start()
+
+
 @pytest.mark.parametrize("kind", SERVER_KINDS)
 def test_a_retry_before_any_answer_works(kind: Kind, play: Any, small: Any) -> None:
     """The first attempt stops anywhere before the answers; the next has other masks and the right sum."""

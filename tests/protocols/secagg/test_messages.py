@@ -81,6 +81,17 @@ def test_a_revealed_share_shows_nothing_of_the_other() -> None:
             assert not msg.proves(bad, 3, 4, kind, held.node(3, 4))
 
 
+def test_a_leaf_names_its_kind_and_both_ends() -> None:
+    base = msg.share_leaf(1, 2, 0, bytes(16), bytes(33))
+    others = [
+        msg.share_leaf(1, 2, 1, bytes(16), bytes(33)),
+        msg.share_leaf(2, 1, 0, bytes(16), bytes(33)),
+        msg.share_leaf(1, 3, 0, bytes(16), bytes(33)),
+        msg.share_leaf(1, 2, 0, b"x" * 16, bytes(33)),
+    ]
+    assert len({base, *others}) == 5
+
+
 @pytest.mark.parametrize("kind", ALL)
 def test_no_flipped_byte_is_accepted(kind: Kind, play: Any, small: Any) -> None:
     """Bytes of one frame of each kind, as the network might damage them: refused, an abort, or harmless.

@@ -36,6 +36,14 @@ def test_degrees_that_are_no_sparse_graph_or_may_fall_apart(sparse: Callable[...
     refuse(kit, AbortCode.PARAMS_BELOW_FLOOR, neighbours=k, threshold=min(k, 20), corrupt=0)
 
 
+def test_a_ring_that_may_fall_apart(sparse: Callable[..., Any]) -> None:
+    """All else is fulfilled: every neighbour may be corrupt, and t is above all of them."""
+    kit = sparse()
+    kit.policy = replace(kit.policy, gamma=0.3, delta=0.3)
+    refuse(kit, AbortCode.PARAMS_BELOW_FLOOR, neighbours=4, threshold=5, corrupt=4)
+    kit.client(1, params=replace(kit.params, neighbours=16, threshold=17, corrupt=16))
+
+
 def test_secagg_itself_is_never_sparse(small: Callable[..., Any]) -> None:
     refuse(small(cohort=24), AbortCode.PARAMS_BELOW_FLOOR, neighbours=8, threshold=6, corrupt=2)
 
