@@ -314,9 +314,16 @@ def _weights(weights: Sequence[int] | None, clients: int) -> list[int]:
         return [1] * clients
     if len(weights) != clients:
         raise LocalError(f"{len(weights)} weights for {clients} updates", AbortCode.SHAPE_MISMATCH)
-    counts = []
-    for i, w in enumerate(weights):
-        if isinstance(w, (bool, np.bool_)) or not np.isscalar(w) or w != int(w) or w < 1:
-            raise LocalError(f"client {i}: a weight is an integer >= 1, not {w!r}", AbortCode.INPUT_RANGE)
-        counts.append(int(w))
-    return counts
+    return [_weight(i, w) for i, w in enumerate(weights)]
+
+
+def _weight(client: int, given: Any) -> int:
+    """An integer >= 1; a float that is one passes, anything else is refused."""
+    whole = isinstance(given, (int, np.integer)) and not isinstance(given, (bool, np.bool_))
+    if isinstance(given, (float, np.floating)):
+        whole = float(given).is_integer()
+    if not whole or given < 1:
+        raise LocalError(
+            f"client {client}: a weight is an integer >= 1, not {given!r}", AbortCode.INPUT_RANGE
+        )
+    return int(given)

@@ -1,7 +1,7 @@
 """The `merveil` command: a thin shell, one verb a file, each imported only when it is called.
 
 A verb module has `HELP` (one line), `add_arguments(parser)` and `run(args) -> int`.
-Exit codes (DESIGN section 7): 0 ok, 1 run failed, 2 usage or bad input, 3 protocol abort, 4 audit lost,
+Exit codes: 0 ok, 1 run failed, 2 usage or bad input, 3 protocol abort, 4 audit lost,
 130 interrupted (resumable).
 """
 
@@ -13,6 +13,11 @@ from importlib import import_module
 from typing import Any
 
 OK, FAILED, USAGE, ABORTED, AUDIT_LOST, INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+_ABOUT = (
+    "Train, evaluate and attack micro-expression recognition across sites that share no clips. "
+    "`merveil VERB --help` has the options of a verb."
+)
 
 # verb -> (module under merveil.cli, help line); the module is imported when the verb is called.
 VERBS: dict[str, tuple[str, str]] = {
@@ -44,7 +49,7 @@ def say(text: str) -> None:
 
 
 def build_parser(verb: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="merveil", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="merveil", description=_ABOUT)
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     sub = parser.add_subparsers(dest="verb", metavar="VERB")
     for name, (module, line) in VERBS.items():
