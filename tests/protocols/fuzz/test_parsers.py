@@ -24,8 +24,8 @@ PEOPLE = [Identity.generate(f"m{i}", RNG.child(str(i))) for i in range(3)]
 ROSTER = COORDINATOR.sign([p.member for p in PEOPLE], serial=1, not_before=1, expires=2, rng=RNG).data
 REQUEST = PEOPLE[0].request(COORDINATOR.federation, COORDINATOR.agree_public)
 FRAME = Frame(0, 1, bytes(16), 7, 0, b"some body").signed(PEOPLE[0].sign_key, bytes(32)).encode()
-PARAMS = Params("plain", 3, 5, bits=6, max_weight=2)
-BODY = bytes(80) + b"\x01\x02\x03\x04\x05\x06"
+PARAMS = Params("plain", 3, 5, bits=7, max_weight=2)  # 54 bits, so that two are padding
+BODY = bytes(80) + b"\x01\x02\x03\x04\x05\x06\x07"
 FIELDS = pack_fields([b"a", b"", b"ccc"])
 
 
