@@ -26,6 +26,11 @@ def test_hash_fields_is_sha256_of_length_prefixed_fields() -> None:
     assert kdf.hash_fields("x/1/y", b"", b"ab", b"c") == expected
 
 
+@pytest.mark.parametrize("size", [0, 1, 254, 255, 256, 257, 70_000])
+def test_a_field_of_any_length_has_a_four_byte_prefix(size: int) -> None:
+    assert kdf.encode_fields("x/1/y", bytes(size)) == fields(b"merveil/x/1/y", bytes(size))
+
+
 def test_no_two_field_lists_encode_alike() -> None:
     lists = [("p", b"ab", b"c"), ("p", b"a", b"bc"), ("p", b"abc"), ("p", b"", b"abc"), ("p", b"abc", b""),
              ("p",), ("pa", b"bc"), ("p", b"abc", b"", b"")]  # fmt: skip
