@@ -89,7 +89,8 @@ class Frames(Sequence[Frame]):
 class Outcome:
     """The exact sum of what the survivors' sessions submitted.
 
-    codes: signed, shape (size,). survivors: ascending roster indices. excluded: who was left out for cause.
+    codes: signed, shape (size,). survivors: ascending roster indices. excluded: who broke
+    the protocol, with its code; one whose vector had been added by then is a survivor all the same.
     """
 
     codes: Codes = field(repr=False)
