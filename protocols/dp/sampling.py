@@ -11,6 +11,7 @@ follow the continued fraction r_k = 1 / (2k/v + r_{k+1}) (Gautschi 1967), which 
 into a narrower one of r_k.
 """
 
+import itertools
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
@@ -73,7 +74,7 @@ class Table:
         inner = [(int(h) << WORD) | int(w) for h, w in zip(self.high, self.low)]
         unmet = 2 * self.bound - len(inner)
         edges = [0, *inner, *[1 << _TABLE_BITS] * (unmet + 1)]
-        return [Fraction(b - a, 1 << _TABLE_BITS) for a, b in zip(edges, edges[1:])]
+        return [Fraction(b - a, 1 << _TABLE_BITS) for a, b in itertools.pairwise(edges)]
 
 
 @lru_cache(maxsize=8)
