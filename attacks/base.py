@@ -126,7 +126,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Thresholds fixed before any run.
+    """Thresholds fixed before any run on a secure scheme.
 
     success: a control must reach it with its point score, and its interval must exclude chance.
     margin: the largest score above chance that the word *protected* allows.
