@@ -11,7 +11,7 @@ Shapes: m models, R = 16m rows, u clips, W windows of nine columns, q pooled cel
 Equality with autograd and with a plain torch module is tested in tests/mer/test_ststnet.py.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from merveil.mer.models.ststnet import STSTNet
 
 CHUNK = 8  # models of one matrix product; 128 rows reach the product's full speed
+WIDE = 4  # models of a task that is worth a thread
 LONE = 1.4  # a model trained alone costs this much more a clip than one in a chunk
 
 
@@ -96,8 +97,23 @@ def gradients(
                 index = torch.from_numpy(task.models)
                 buffers[index] = step.running(buffers[index])
 
-        list((map if pool is None else pool.map)(run, tasks(rows)))
+        _for_each(run, tasks(rows), pool)
         return Gradient(stack.flat_gradient(), stack.loss, buffers)
+
+
+def _for_each(run: Callable[[Task], None], every: Iterable[Task], pool: Executor | None) -> None:
+    """Run the tasks; wide ones on the pool's threads, narrow ones here.
+
+    The operations of a narrow task last ten microseconds each; two threads then spend their time handing the
+    interpreter's lock to each other (measured: 29 ms instead of 16 for 24 clients of 8 clips).
+    """
+    listed = list(every)
+    wide = [task for task in listed if len(task.models) >= WIDE]
+    if pool is not None and len(wide) > 1:
+        list(pool.map(run, wide))
+        listed = [task for task in listed if len(task.models) < WIDE]
+    for task in listed:
+        run(task)
 
 
 def predict(net: "STSTNet", params: torch.Tensor, x: torch.Tensor, pool: Executor | None) -> torch.Tensor:
@@ -111,7 +127,7 @@ def predict(net: "STSTNet", params: torch.Tensor, x: torch.Tensor, pool: Executo
             scores = _Step(net, stack, x, task).scores()
             found[torch.from_numpy(task.models)] = torch.softmax(scores, -1)
 
-        list((map if pool is None else pool.map)(run, tasks(rows)))
+        _for_each(run, tasks(rows), pool)
         return found
 
 
