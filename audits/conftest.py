@@ -119,7 +119,7 @@ def audit(request: pytest.FixtureRequest, bench: Bench) -> Iterator[Any]:
 
 
 def _end(leak: bool, won: bool, verdict: Verdict, record: dict[str, Any], strict: bool, node: Any) -> None:
-    """DESIGN section 6: protected passes, broken and control-failed fail, a declared leak passes if shown."""
+    """Protected passes, broken and control-failed fail, a declared leak passes if shown."""
     text = f"{verdict.value}: {_spoken(record)}"
     if verdict is Verdict.CONTROL_FAILED:
         pytest.fail(f"{text}; its control scored {record['control']['score']:.3g}", pytrace=False)

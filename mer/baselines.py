@@ -1,4 +1,4 @@
-"""The two baselines of every table: the majority class, and kernel ridge on raw pixels (MER.md section 3).
+"""The two baselines of every table: the majority class, and kernel ridge on raw pixels.
 
 Both are fitted per fold on the training persons only; nothing of a test clip but its own pixels is used.
 """

@@ -1,4 +1,4 @@
-"""From predictions of held-out clips to the one JSON object of `merveil evaluate` (DESIGN section 7).
+"""From predictions of held-out clips to the one JSON object of `merveil evaluate`.
 
 `score` is the only place where truth meets predictions, and it is called once, after the last fold has made
 its last step: no model, epoch or round is chosen by it.
@@ -148,7 +148,7 @@ def versions() -> dict[str, str]:
 
 
 def disclosure(archive: Archive, result: Mapping[str, Any], protocol: str, fixed: str, privacy: str) -> str:
-    """The line that must stand beside a score (MER.md section 6, rule 12).
+    """The line that must stand beside a score.
 
     fixed: how long training ran and who decided that, e.g. "100 epochs, frozen in the recipe"; privacy: what
     the server sees, e.g. "none (central training)".

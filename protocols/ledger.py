@@ -166,7 +166,7 @@ class Ledger:
         self._answered[federation.hex()] = survivors
         self._write()
 
-    # Pair chains (DESIGN 3.1)
+    # Pair chains (docs/secagg.md)
 
     def chain(self, roster_hash: bytes, peer: int) -> tuple[int, bytes] | None:
         """(round, chain key) of a pair, or None before the first round."""

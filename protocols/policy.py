@@ -68,7 +68,7 @@ class Policy:
             raise Aborted(below, f"round {round_} lies outside the policy's 1..{self.max_rounds}")
 
     def check_honest(self, params: Params) -> None:
-        """The rules of DESIGN sections 2 and 3 that every secure scheme shares.
+        """The rules that every secure scheme shares.
 
         No split view: 2t > holders + c. Enough honest inputs in every sum that can be opened.
         """

@@ -1,4 +1,4 @@
-"""The archive of flow-feature images: its format, its validation, reading and writing (DESIGN section 5).
+"""The archive of flow-feature images: its format, its validation, reading and writing.
 
 Guarantees: an Archive that exists has passed every check below, so splits, training and scores need not
 repeat them. A person is a string; equal strings are one human, and the default "<dataset>/<subject>" keeps

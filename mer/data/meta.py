@@ -1,4 +1,4 @@
-"""What the pixels of an archive mean: the JSON string `meta`, format 1 (DESIGN section 5)."""
+"""What the pixels of an archive mean: the JSON string `meta`, format 1."""
 
 import json
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""Honest splits: no person is ever in the training and the test part of a fold (MER.md section 6, rule 1).
+"""Honest splits: no person is ever in the training and the test part of a fold (docs/evaluation.md).
 
 A fold whose training part lacks a class is allowed and marked (`missing_classes`); one that trains on a
-single class is an error, as DESIGN section 5 says of small data.
+single class is an error.
 """
 
 from collections.abc import Sequence

@@ -26,7 +26,7 @@ def on_frames() -> list[Any]:
 
 
 def recognition(archive: "Archive", settings: "Settings", scheme: str) -> dict[str, Any]:
-    """Held-out people, predicted once after the last round; the scores of DESIGN section 7."""
+    """Held-out people, predicted once after the last round; the scores of `merveil evaluate`."""
     from merveil.fl.evaluate import federated_predictions
     from merveil.mer.data.splits import parse_protocol
     from merveil.mer.evaluation import allowed, config_sha256, disclosure, score

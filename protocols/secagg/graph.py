@@ -1,8 +1,8 @@
 """Degree and threshold of the sparse graph, and the graph itself.
 
-Degree k (even) and threshold t follow Google's parameter finder for Bell et al. 2020 (FORMULAS section 1 of
-the design notes, docs/secagg.md): gamma*n corrupt and delta*n dropped clients, failure 2^-40 for correctness
-and 2^-40 for security, the latter split over two events; the threshold excludes split views, 2t > k + c_k.
+Degree k (even) and threshold t follow Google's parameter finder for Bell et al. 2020 (docs/secagg.md):
+gamma*n corrupt and delta*n dropped clients, failure 2^-40 for correctness and 2^-40 for security, the latter
+split over two events; the threshold excludes split views, 2t > k + c_k.
 The graph is a ring in the pseudorandom order of the roster's beacon, each client joined to the k/2 nearest on
 either side: a public function that neither server nor clients can steer.
 """

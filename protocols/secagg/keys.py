@@ -1,4 +1,4 @@
-"""Keys of a pair and of one client's round. DESIGN section 3.1 says why there are three kinds.
+"""Keys of a pair and of one client's round. docs/secagg.md says why there are three kinds.
 
 pair root: static X25519, so it proves who is there; ratcheted each round. Share keys: the ratcheted root and
 the ephemeral agreement together, so neither a stolen static key nor a forged ephemeral one opens a share.
@@ -42,9 +42,7 @@ def chain_at(ledger: Ledger, identity: Identity, roster: Roster, own: int, peer:
     stored = ledger.chain(roster.hash, peer)
     at, chain = stored if stored is not None else (1, pair_root(identity, roster, own, peer))
     if at > round_:
-        raise Aborted(
-            AbortCode.STALE_KEY, f"the keys of round {round_} were erased when it closed", released=True
-        )
+        raise Aborted(AbortCode.STALE_KEY, f"the keys of round {round_} were erased, a later one has closed")
     for _ in range(round_ - at):
         chain = ratchet(chain)
     return chain
