@@ -27,6 +27,7 @@ class Ckks:
         max_weight: int = 1,
         threshold: int | None = None,
         corrupt: int | None = None,
+        slots: bool = False,
     ) -> CkksParams:
         """c = ceil(n/3) - 1 and t = floor((n + c)/2) + 1 unless given. LocalError where it does not fit."""
         c = default_corrupt(cohort) if corrupt is None else corrupt
@@ -36,7 +37,7 @@ class Ckks:
                 f"{cohort} clients with {c} colluding leave no threshold: use a larger cohort",
                 AbortCode.COHORT_TOO_SMALL,
             )
-        return CkksParams(self.name, cohort, dim, bits, clip, max_weight, t, c)
+        return CkksParams(self.name, cohort, dim, bits, clip, max_weight, t, c, slots=int(slots))
 
     def check_policy(self, params: Params, policy: Policy) -> None:
         """Enough tolerated collusion and smudging, a check that can be paid for, then the common rules."""

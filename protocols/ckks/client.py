@@ -8,7 +8,7 @@ session; nothing is answered then.
 
 from collections.abc import Callable, Sequence
 
-from merveil.protocols.ckks import encryption, ring
+from merveil.protocols.ckks import encoding, encryption, ring
 from merveil.protocols.ckks import messages as msg
 from merveil.protocols.ckks.constants import CIPHERTEXT_BYTES, DATA, PRIMES, PUBLIC_BYTES
 from merveil.protocols.ckks.messages import SUITE, Kind
@@ -274,9 +274,9 @@ class CkksClient:
         seat, context, state, params = self._seat, self._seat.context, self._state, self._params
         assert state.codes is not None and state.joint is not None
         after = step(TABLE, SPENT, self._phase, Event.ADVANCE)
-        limbs = encryption.to_limbs(params, state.codes)
+        limbs = encoding.to_limbs(params, state.codes)
         common = expand(context.digest)
-        c0, c1 = encryption.encrypt(state.joint, common, limbs, params.layout.delta, seat.rng)
+        c0, c1 = encryption.encrypt(state.joint, common, params, limbs, seat.rng)
         raw = encode_polynomials(c1)
         digest = msg.c1_digest(raw)
         fields = msg.stamp_fields(state.sid, seat.index, state.view, digest)

@@ -7,15 +7,13 @@ residue. Source: Mouchet et al., eprint 2020/304 and 2022/780 (Lagrange before t
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 
-from merveil.protocols.ckks import ring, sampling
+from merveil.protocols.ckks import encoding, ring, sampling
 from merveil.protocols.ckks.constants import DATA, DEGREE, PRIMES, SPECIAL
-from merveil.protocols.ckks.params import DEVIATIONS, CkksParams
+from merveil.protocols.ckks.params import CkksParams
 from merveil.protocols.ckks.ring import Residues
-from merveil.protocols.codec import Codes
 from merveil.protocols.rng import Rng
 
 _ALL = len(PRIMES)
@@ -55,79 +53,30 @@ def lagrange(points: Sequence[int], own: int) -> tuple[int, ...]:
     return tuple(found)
 
 
-# Codes and limbs
-
-
-def to_limbs(params: CkksParams, codes: Codes) -> Residues:
-    """Signed digits of the codes, zero-padded, shape (K, 4096). Limb i of value j is entry i*size + j."""
-    found = params.layout
-    out = np.zeros(found.ciphertexts * DEGREE, dtype=np.int64)
-    rest, half = codes.copy(), 1 << (found.width - 1)
-    for i in range(found.limbs):
-        if i == found.limbs - 1:
-            digit = rest
-        else:
-            high = (rest + half) >> found.width
-            digit, rest = rest - (high << found.width), high
-        out[i * params.size : (i + 1) * params.size] = digit
-    return out.reshape(found.ciphertexts, DEGREE)
-
-
-def from_limbs(params: CkksParams, limbs: Residues) -> Codes:
-    """Sums of limbs back to sums of codes, shape (size,)."""
-    found, flat = params.layout, limbs.reshape(-1)
-    total = np.zeros(params.size, dtype=np.int64)
-    for i in range(found.limbs - 1, -1, -1):
-        total = (total << found.width) + flat[i * params.size : (i + 1) * params.size]
-    return total
-
-
 # Encryption
 
 
-@lru_cache(maxsize=1)
-def _special() -> tuple[tuple[int, ...], tuple[int, ...]]:
-    p = PRIMES[SPECIAL]
-    return tuple(pow(p, -1, q) for q in PRIMES[:DATA]), tuple(p % q for q in PRIMES[:DATA])
+_INVERSES = tuple(pow(PRIMES[SPECIAL], -1, q) for q in PRIMES[:DATA])
+_AT_ONCE = 4  # ciphertexts, so that what is worked on stays in the cache
 
 
 def encrypt(
-    joint: Residues, common: Residues, limbs: Residues, delta: int, rng: Rng
+    joint: Residues, common: Residues, params: CkksParams, limbs: Residues, rng: Rng
 ) -> tuple[Residues, Residues]:
-    """Fresh encryption of limbs, shape (K, 4096), at scale delta*p0: (c0, c1), each (K, 2, 4096)."""
+    """Fresh encryption of limbs, as `to_limbs` lays them out: (c0, c1), each (K, 2, 4096) in NTT form."""
     count = limbs.shape[0]
-    v = sampling.ternary(sampling.fresh(rng, "ckks/ephemeral"), count)
-    hidden = ring.forward(ring.residues(v, _ALL))
-    parts = []
-    for key, label in ((joint, "ckks/error-0"), (common, "ckks/error-1")):
-        error = sampling.errors(sampling.fresh(rng, label), count)
-        parts.append(_divided(ring.multiply(hidden, key), error))
-    _add_message(parts[0], limbs, delta)
-    return parts[0], parts[1]
-
-
-def _divided(product: Residues, error: Residues) -> Residues:
-    """(product + error) / P rounded, product in NTT form over three primes, as (K, 2, 4096) in NTT form."""
-    p = PRIMES[SPECIAL]
-    low = ring.inverse(np.ascontiguousarray(product[:, SPECIAL:]), SPECIAL)[:, 0] + error
-    low = np.where(low >= p, low - p, low)
-    low = np.where(low > p // 2, low - p, low)  # centred: the remainder that the division leaves
-    out = ring.forward(ring.residues(error - low, DATA))
-    inverse = _special()[0]
-    data = np.ascontiguousarray(product[:, :DATA])
-    zero = np.zeros_like(out)
-    return ring.scale_add(ring.add(out, data), inverse, zero)
-
-
-def _add_message(c0: Residues, limbs: Residues, delta: int) -> None:
-    """Add delta*p0*m, which is zero modulo p0."""
-    p = PRIMES[1]
-    factor = delta * PRIMES[0] % p
-    m = ring.residues(limbs, 1, 1)
-    scaled = ring.multiply(m, np.full((1, 1, DEGREE), factor, dtype=np.int64), 1)
-    ring.forward(scaled, 1)
-    part = c0[:, 1:2] + scaled
-    c0[:, 1:2] = np.where(part >= p, part - p, part)
+    out = np.empty((2, count, DATA, DEGREE), dtype=np.int64)
+    labels = ("ckks/ephemeral", "ckks/error-0", "ckks/error-1")
+    hiding, *noise = (sampling.fresh(rng, label) for label in labels)
+    for at in range(0, count, _AT_ONCE):
+        part = slice(at, min(at + _AT_ONCE, count))
+        v = sampling.ternary(hiding, part.stop - at)
+        hidden = ring.forward(ring.residues(v, _ALL))
+        for i, key in enumerate((joint, common)):
+            error = sampling.errors(noise[i], part.stop - at)
+            out[i, part] = ring.divide(ring.multiply(hidden, key), error, SPECIAL, _INVERSES)
+        ring.add(out[0, part], encoding.message(params, limbs[part]))
+    return out[0], out[1]
 
 
 # Decryption
@@ -139,24 +88,3 @@ def partial(share: Residues, c1: Residues, coefficients: tuple[int, ...], sigma:
     answer = ring.forward(ring.residues(noise, DATA))
     weighted = ring.scale_add(share.copy(), coefficients, np.zeros_like(share))
     return ring.multiply_add(answer, c1, weighted)
-
-
-def read(params: CkksParams, plain: Residues) -> tuple[Residues, bool]:
-    """(limbs, whether the noise is what it must be) from c0 + sum of answers, in NTT form.
-
-    The value is x = r0 + p0*k. Limb = k / delta rounded; what is left of k is the noise over p0, which for a
-    wrong key is uniform.
-    """
-    found = params.layout
-    coefficients = ring.inverse(plain.copy())
-    p0, p1 = PRIMES[:DATA]
-    low = coefficients[:, :1]
-    difference = coefficients[:, 1:2] - np.where(low >= p1, low - p1, low)
-    difference = np.where(difference < 0, difference + p1, difference)
-    factor = np.full((1, 1, DEGREE), pow(p0, -1, p1), dtype=np.int64)
-    k = ring.multiply(np.ascontiguousarray(difference), factor, 1)[:, 0]
-    k = np.where(k > p1 // 2, k - p1, k)
-    limbs = np.asarray((2 * k + found.delta) // (2 * found.delta), dtype=np.int64)
-    rest = np.abs(k - limbs * found.delta)
-    bound = DEVIATIONS * np.sqrt(params.threshold * found.smudging**2 + found.ciphertext_noise**2) / p0 + 2
-    return limbs, bool(rest.max() <= bound)

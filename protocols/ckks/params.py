@@ -31,30 +31,42 @@ _MARGIN = 1.1  # on the two-norm of 4,096 coefficients, whose spread is about on
 class Layout:
     """How codes become coefficients.
 
-    limbs, width: digits a code, bits a digit. ciphertexts: K. delta: the scale is delta*p0. ciphertext_noise,
-    smudging: standard deviations of a coefficient, of the sum's own noise and of one answer. headroom: noise
-    bound over ten standard deviations, at least 1.
+    limbs, width: digits a code, bits a digit. ciphertexts: K. capacity: limbs in each. delta: the scale is
+    delta*p0. ciphertext_noise, smudging: standard deviations of a coefficient, of the sum's own noise and of
+    one answer. noise_bound: ten deviations of what a limb is read with. headroom: half a scale step over it.
     """
 
     limbs: int
     width: int
     ciphertexts: int
+    capacity: int
     delta: int
     ciphertext_noise: float
     smudging: float
+    noise_bound: float
     headroom: float
+
+    @property
+    def scale(self) -> float:
+        return float(self.delta * PRIMES[0])
 
 
 @dataclass(frozen=True)
 class CkksParams(Params):
-    """Params with the smudging strength: s in bits. It enters the encoding as all fields do."""
+    """Params with two more fields, which enter the encoding as all do.
+
+    smudging: s in bits. slots: 0 for coefficients, 1 for slots.
+    """
 
     smudging: int = 40
+    slots: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 1 <= self.smudging <= 60:
             raise LocalError(f"smudging from 1 to 60 bits, not {self.smudging}", AbortCode.INPUT_RANGE)
+        if self.slots not in (0, 1):
+            raise LocalError(f"slots is 0 or 1, not {self.slots}", AbortCode.INPUT_RANGE)
         if self.cohort < 2:
             raise LocalError("a joint key needs two clients", AbortCode.COHORT_TOO_SMALL)
         self.layout  # noqa: B018  refuses what does not fit
@@ -77,14 +89,17 @@ class CkksParams(Params):
         width = -(-(largest.bit_length() + 1) // limbs)
         digit = largest if limbs == 1 else (1 << (width - 1)) + 1
         delta = PRIMES[1] // (2 * (self.cohort * digit + 1))
-        count = -(-self.size * limbs // DEGREE)
+        capacity = DEGREE // 2 if self.slots else DEGREE
+        count = -(-self.size * limbs // capacity)
         own = math.sqrt(self.cohort) * fresh_noise(self.cohort)
         smudging = smudging_noise(own, count, self.smudging)
-        total = math.sqrt(self.threshold * smudging**2 + own**2)
+        # the transform to slots adds N/2 independent coefficients
+        spread = math.sqrt(DEGREE / 2) if self.slots else 1.0
+        bound = DEVIATIONS * spread * math.sqrt(self.threshold * smudging**2 + own**2)
         room = PRIMES[0] * (delta / 2 - 2)
-        if room < DEVIATIONS * total or smudging > 2.0**58:
+        if room < bound or smudging > 2.0**58:
             return None
-        return Layout(limbs, width, count, delta, own, smudging, room / (DEVIATIONS * total))
+        return Layout(limbs, width, count, capacity, delta, own, smudging, bound, room / bound)
 
     @property
     def verify_bytes(self) -> int:

@@ -73,18 +73,17 @@ def _forward(x: Any, primes: Any, powers: Any, ratios: Any) -> None:
             while half > 0:
                 for g in range(groups):
                     w, f = powers[r, groups + g], ratios[r, groups + g]
-                    start = 2 * g * half
-                    for j in range(start, start + half):
-                        u, a = row[j], row[j + half]
+                    left = row[2 * g * half : (2 * g + 1) * half]
+                    right = row[(2 * g + 1) * half : (2 * g + 2) * half]
+                    for j in range(half):
+                        u, a = left[j], right[j]
                         v = a * w - np.int64(a * f) * p
-                        if v < 0:
-                            v += p
-                        if v >= p:
-                            v -= p
+                        v += p if v < 0 else 0
+                        v -= p if v >= p else 0
                         s = u + v
                         d = u - v
-                        row[j] = s - p if s >= p else s
-                        row[j + half] = d + p if d < 0 else d
+                        left[j] = s - (p if s >= p else 0)
+                        right[j] = d + (p if d < 0 else 0)
                 groups *= 2
                 half //= 2
 
@@ -98,20 +97,18 @@ def _inverse(x: Any, primes: Any, powers: Any, ratios: Any, size: Any) -> None:
             while groups > 0:
                 for g in range(groups):
                     w, f = powers[r, groups + g], ratios[r, groups + g]
-                    start = 2 * g * half
-                    for j in range(start, start + half):
-                        u, v = row[j], row[j + half]
+                    left = row[2 * g * half : (2 * g + 1) * half]
+                    right = row[(2 * g + 1) * half : (2 * g + 2) * half]
+                    for j in range(half):
+                        u, v = left[j], right[j]
                         s = u + v
                         a = u - v
-                        if a < 0:
-                            a += p
-                        row[j] = s - p if s >= p else s
+                        a += p if a < 0 else 0
+                        left[j] = s - (p if s >= p else 0)
                         b = a * w - np.int64(a * f) * p
-                        if b < 0:
-                            b += p
-                        if b >= p:
-                            b -= p
-                        row[j + half] = b
+                        b += p if b < 0 else 0
+                        b -= p if b >= p else 0
+                        right[j] = b
                 groups //= 2
                 half *= 2
             w = size[r]
@@ -180,6 +177,50 @@ def _reduce(out: Any, signed: Any, primes: Any) -> None:
                 out[k, r, j] = v
 
 
+@_compiled
+def _remainder(low: Any, error: Any, p: Any) -> None:
+    """low = error - r, r being the representative of low + error modulo p next to zero."""
+    for k in range(low.shape[0]):
+        for j in range(low.shape[1]):
+            v = low[k, j] + error[k, j]
+            v -= p if v >= p else 0
+            v -= p if v > p // 2 else 0
+            low[k, j] = error[k, j] - v
+
+
+@_compiled
+def _add_scale(out: Any, x: Any, scalars: Any, primes: Any) -> None:
+    """out = (out + x)*scalar, a scalar for each prime; x may have more primes."""
+    for k in range(out.shape[0]):
+        for r in range(out.shape[1]):
+            p, w = primes[r], scalars[r]
+            f = w / p
+            for j in range(out.shape[2]):
+                a = out[k, r, j] + x[k, r, j]
+                a -= p if a >= p else 0
+                v = a * w - np.int64(a * f) * p
+                v += p if v < 0 else 0
+                out[k, r, j] = v - (p if v >= p else 0)
+
+
+@_compiled
+def _binomial(out: Any, words: Any) -> None:
+    """Set bits of the low 21 bits minus those of the next 21, by halves."""
+    one, two, four, ten = np.uint64(1), np.uint64(2), np.uint64(4), np.uint64(16)
+    for j in range(out.shape[0]):
+        w = words[j]
+        total = np.int64(0)
+        for side in range(2):
+            x = w & np.uint64(0x1FFFFF)
+            x = x - ((x >> one) & np.uint64(0x155555))
+            x = (x & np.uint64(0x133333)) + ((x >> two) & np.uint64(0x133333))
+            x = (x + (x >> four)) & np.uint64(0x0F0F0F)
+            ones = np.int64(((x * np.uint64(0x010101)) >> ten) & np.uint64(0xFF))
+            total += ones if side == 0 else -ones
+            w = w >> np.uint64(21)
+        out[j] = total
+
+
 def _primes(rows: int, first: int) -> Any:
     return _tables()[0][first : first + rows]
 
@@ -214,6 +255,26 @@ def multiply(a: Residues, b: Residues, first: int = 0) -> Residues:
 def scale_add(out: Residues, scalars: tuple[int, ...], x: Residues) -> Residues:
     """out = out*scalar + x in place; one scalar in [0, p) for each prime."""
     _scale_add(out, x, np.array(scalars, dtype=np.int64), _primes(out.shape[1], 0))
+    return out
+
+
+def divide(product: Residues, error: Residues, special: int, inverses: tuple[int, ...]) -> Residues:
+    """(product + error) / p rounded, p the prime at `special`, as residues modulo the primes before it.
+
+    product: NTT form, shape (k, special + 1, 4096). error: signed and small, shape (k, 4096). inverses: of p
+    modulo each prime before it.
+    """
+    low = inverse(np.ascontiguousarray(product[:, special:]), special)[:, 0]
+    _remainder(low, error, PRIMES[special])
+    out = forward(residues(low, special))
+    _add_scale(out, product, np.array(inverses, dtype=np.int64), _primes(special, 0))
+    return out
+
+
+def binomial(words: NDArray[np.uint64]) -> Residues:
+    """21 coin flips minus 21 coin flips from each word."""
+    out = np.empty(words.size, dtype=np.int64)
+    _binomial(out, words)
     return out
 
 

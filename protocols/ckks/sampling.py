@@ -13,12 +13,11 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR
 from numpy.typing import NDArray
 
 from merveil.protocols.ckks.constants import BITS, DEGREE, PRIMES
-from merveil.protocols.ckks.ring import Residues
+from merveil.protocols.ckks.ring import Residues, binomial
 from merveil.protocols.primitives.kdf import hash_fields
 from merveil.protocols.rng import Rng
 
 _SPARE = 64
-_FIELD = (1 << 21) - 1
 _STEP = 1 << 20  # values at a time, so that intermediate arrays stay small
 
 
@@ -79,17 +78,7 @@ def ternary(stream: Stream, count: int) -> Residues:
 
 def errors(stream: Stream, count: int) -> Residues:
     """Centred binomial of 21 minus 21 bits, standard deviation 3.24, shape (count, 4096)."""
-    words = stream.words(count * DEGREE)
-    plus, minus = words & np.uint64(_FIELD), (words >> np.uint64(21)) & np.uint64(_FIELD)
-    return (_ones(plus) - _ones(minus)).reshape(count, DEGREE)
-
-
-def _ones(x: NDArray[np.uint64]) -> Residues:
-    """Set bits of 21-bit fields, by halves."""
-    x = x - ((x >> np.uint64(1)) & np.uint64(0x155555))
-    x = (x & np.uint64(0x133333)) + ((x >> np.uint64(2)) & np.uint64(0x133333))
-    x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F)
-    return ((x * np.uint64(0x010101)) >> np.uint64(16) & np.uint64(0xFF)).astype(np.int64)
+    return binomial(stream.words(count * DEGREE)).reshape(count, DEGREE)
 
 
 def normals(stream: Stream, count: int, sigma: float) -> Residues:

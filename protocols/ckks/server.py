@@ -6,7 +6,7 @@ the round (Aborted with released=True), since a second subset on the same cipher
 
 from collections.abc import Iterable, Sequence
 
-from merveil.protocols.ckks import encryption
+from merveil.protocols.ckks import encoding
 from merveil.protocols.ckks import messages as msg
 from merveil.protocols.ckks.book import Book
 from merveil.protocols.ckks.constants import CIPHERTEXT_BYTES, DATA, PRIMES, PUBLIC_BYTES
@@ -305,10 +305,10 @@ class CkksServer:
                 "subset must not open these ciphertexts: the round is burnt",
             )
         assert book.total is not None
-        limbs, quiet = encryption.read(params, book.total)
+        limbs, quiet = encoding.read(params, book.total)
         if not quiet:
             self._fail(AbortCode.BAD_SHARE, "the answers do not decrypt the sum")
-        codes = encryption.from_limbs(params, limbs)
+        codes = encoding.from_limbs(params, limbs)
         try:
             check_sum(params, codes, len(book.parts))
         except Aborted as error:
