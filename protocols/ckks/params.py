@@ -24,6 +24,7 @@ from merveil.protocols.params import Params
 
 DEVIATIONS = 10.0
 _MAX_LIMBS = 6
+_FLOAT_ERROR = 2.0**-65  # standard deviation of an encoded coefficient, relative to the largest limb's
 _MARGIN = 1.1  # on the two-norm of 4,096 coefficients, whose spread is about one per cent
 
 
@@ -88,18 +89,27 @@ class CkksParams(Params):
         largest = max(self.levels, self.max_weight)
         width = -(-(largest.bit_length() + 1) // limbs)
         digit = largest if limbs == 1 else (1 << (width - 1)) + 1
-        delta = PRIMES[1] // (2 * (self.cohort * digit + 1))
+        largest = PRIMES[1] // (2 * (self.cohort * digit + 1))
         capacity = DEGREE // 2 if self.slots else DEGREE
         count = -(-self.size * limbs // capacity)
-        own = math.sqrt(self.cohort) * fresh_noise(self.cohort)
-        smudging = smudging_noise(own, count, self.smudging)
-        # the transform to slots adds N/2 independent coefficients
-        spread = math.sqrt(DEGREE / 2) if self.slots else 1.0
-        bound = DEVIATIONS * spread * math.sqrt(self.threshold * smudging**2 + own**2)
+        delta = 1 if self.slots else largest
+        for _ in range(4 if self.slots else 1):
+            own = self._own_noise(digit, delta)
+            smudging = smudging_noise(own, count, self.smudging)
+            # the transform to slots adds N/2 independent coefficients
+            spread = math.sqrt(DEGREE / 2) if self.slots else 1.0
+            bound = DEVIATIONS * spread * math.sqrt(self.threshold * smudging**2 + own**2)
+            if self.slots:  # no larger than needed: the float error of the encoding grows with the scale
+                delta = min(largest, math.ceil(2.1 * bound / PRIMES[0]) + 4)
         room = PRIMES[0] * (delta / 2 - 2)
         if room < bound or smudging > 2.0**58:
             return None
         return Layout(limbs, width, count, capacity, delta, own, smudging, bound, room / bound)
+
+    def _own_noise(self, digit: int, delta: int) -> float:
+        """Of a full sum: fresh encryptions; in slots also the float error of encoding."""
+        encoding = _FLOAT_ERROR * digit * delta * PRIMES[0] if self.slots else 0.0
+        return math.sqrt(self.cohort * (fresh_noise(self.cohort) ** 2 + encoding**2))
 
     @property
     def verify_bytes(self) -> int:

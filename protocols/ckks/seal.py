@@ -1,9 +1,9 @@
 """To and from TenSEAL: here it is oracle, evaluator and peer of benchmarks, never a parser of foreign bytes.
 
 Everything handed to TenSEAL is rebuilt from residues that `wire` has checked and from constants: levels,
-scale and parameter ids come from here. A TenSEAL context and vector are protobuf messages around SEAL objects; a
-SEAL object is a 16-byte header (compression 0 is accepted) and a fixed layout (SEAL 4.x, `serialization.h`,
-`ciphertext.cpp`).
+scale and parameter ids come from here. A TenSEAL context and vector are protobuf messages around SEAL
+objects; a SEAL object is a 16-byte header (compression 0 is accepted) and a fixed layout (SEAL 4.x,
+`serialization.h`, `ciphertext.cpp`).
 """
 
 import struct
