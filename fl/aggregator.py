@@ -48,6 +48,16 @@ class Aggregate:
 
 
 @dataclass(frozen=True)
+class Total:
+    """A sum of integer codes: signed, shape (size,). The rest as in Aggregate."""
+
+    codes: Codes = field(repr=False)
+    survivors: tuple[int, ...]
+    uplink_bytes: tuple[int, ...]
+    transcript: Transcript | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
 class _Leaf:
     """Where one array of an update lies in the flat vector."""
 
@@ -219,6 +229,21 @@ class SecureAggregator:
         cut = sum(cuts[i] for i in survivors) / (structure.size * len(survivors))
         uplink = tuple(traffic.uplink.get(i, 0) for i in range(1, len(updates) + 1))
         return Aggregate(structure.restore(mean.value), survivors, uplink, cut, mean.weight, transcript)
+
+    def total(
+        self,
+        codes: Sequence[Codes],
+        params: Params,
+        drop: Mapping[int, str] | None = None,
+        *,
+        model_hash: bytes,
+    ) -> Total:
+        """The exact sum of codes that a mechanism made, one vector a client, under its own parameters."""
+        self._params = params
+        silent = self._silent(drop, len(codes))
+        transcript, outcome, traffic = self._round(params, codes, silent, model_hash)
+        uplink = tuple(traffic.uplink.get(i, 0) for i in range(1, len(codes) + 1))
+        return Total(outcome.codes, tuple(i - 1 for i in outcome.survivors), uplink, transcript)
 
     def _make_params(self, clients: int, dim: int, counts: Sequence[int]) -> Params:
         bound = self._max_weight or 1 << (max(counts) - 1).bit_length()

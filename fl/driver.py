@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from merveil.fl import coins
 from merveil.fl.aggregator import Aggregate, SecureAggregator
 from merveil.fl.clients import Client, class_counts
+from merveil.fl.dp import PrivateAggregator, mechanism_for
+from merveil.fl.dp_ledger import Budget, BudgetSpent
 from merveil.fl.local import Job, LocalTrainer
 from merveil.fl.options import TrainOptions
 from merveil.fl.strategy import ServerState
@@ -27,6 +29,7 @@ from merveil.fl.update import Layout
 from merveil.mer.errors import InputError
 from merveil.mer.models.registry import get
 from merveil.mer.models.stacked import StackedNet, build
+from merveil.protocols.dp.discrete import Mechanism
 from merveil.protocols.errors import LocalError
 from merveil.protocols.policy import SECURE_SCHEMES, Policy
 from merveil.protocols.registry import get as get_scheme
@@ -79,10 +82,21 @@ class Report:
 
 
 class Federation:
-    """Runs that share an archive and options. InputError: no clients, or too few for the scheme."""
+    """Runs that share an archive and options. InputError: no clients, or too few for the scheme.
+
+    budget, mechanism: of a run with differential privacy; by default a fresh budget for each run, in memory
+    (for a measurement), and the noise that its rounds need.
+    """
 
     def __init__(
-        self, archive: "Archive", runs: Sequence[Run], options: TrainOptions, *, record: bool = False
+        self,
+        archive: "Archive",
+        runs: Sequence[Run],
+        options: TrainOptions,
+        *,
+        record: bool = False,
+        budget: Budget | None = None,
+        mechanism: Mechanism | None = None,
     ) -> None:
         for run in runs:
             check_cohort(options.scheme, options.clients, len(run.clients), run.label)
@@ -94,7 +108,11 @@ class Federation:
         self.jobs = [Job(k, run.label, client) for k, run in enumerate(runs) for client in run.clients]
         self._trainer = LocalTrainer(self.net, self.prepared, archive.y, self.jobs, options)
         self._strategy = options.server()
-        self._aggregators = [self._aggregator(record) for _ in runs]
+        if options.private:
+            self.private = [self._private(run, record, budget, mechanism) for run in runs]
+        else:
+            self.private = []
+            self._aggregators = [self._aggregator(record) for _ in runs]
         self.last: list[Aggregate] = []
 
     def start(self) -> State:
@@ -136,6 +154,15 @@ class Federation:
         cap = self.options.max_weight
         return min(client.clips, cap) if cap else client.clips
 
+    def _private(
+        self, run: Run, record: bool, budget: Budget | None, mechanism: Mechanism | None
+    ) -> PrivateAggregator:
+        options = self.options
+        if budget is None:
+            budget = Budget(None, run.label, options.epsilon, options.delta)
+        found = mechanism or mechanism_for(options, self.layout.size, len(run.clients), budget)
+        return PrivateAggregator(options.scheme, found, budget, record=record)
+
     def _aggregator(self, record: bool) -> SecureAggregator:
         options = self.options
         return SecureAggregator(
@@ -154,6 +181,8 @@ class Federation:
         model = hashlib.sha256(self.layout.sha256.encode() + shared.tobytes()).digest()
         size = self.layout.size
         try:
+            if self.options.private:
+                return self.private[k].mean(updates, drop=self._dropped(run, round_), model_hash=model)
             return self._aggregators[k].mean(
                 updates,
                 weights=[self.weight(client) for client in run.clients],
@@ -161,6 +190,8 @@ class Federation:
                 coins=[coins.rounding(seed, size, run.label, round_, c.name) for c in run.clients],
                 model_hash=model,
             )
+        except BudgetSpent:
+            raise
         except LocalError as error:
             where = f"round {round_ + 1}{f' of {run.label}' if run.label else ''}"
             told = LocalError(f"{where}: {error}")

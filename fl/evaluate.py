@@ -100,7 +100,32 @@ def _info(
         "update_clip": options.update_clip,
         "cut": float(np.mean([report.cut for report in flat])),
         "drop_rate": options.drop_rate,
-        "guarantee": guarantee(options.scheme, min(present)),
+        "guarantee": _guarantee(options, federation, guarantee(options.scheme, min(present))),
+        "privacy": _privacy(options, federation),
         "options": options.as_dict(),
         "options_sha256": options.sha256,
     }
+
+
+def _privacy(options: TrainOptions, federation: "Federation") -> dict[str, Any] | None:
+    """The guarantee of each fold's model by itself, at the fold that spent most; None without one."""
+    from merveil.fl.dp import report
+
+    if not federation.private:
+        return None
+    worst = max(federation.private, key=lambda private: private.budget.epsilon())
+    scope = (
+        "each fold's model by itself, by a federation that begins unspent; the folds together, "
+        "and the scores, have no guarantee"
+    )
+    return {**report(options, worst.mechanism, worst.budget), "scope": scope}
+
+
+def _guarantee(options: TrainOptions, federation: "Federation", sums: str) -> str:
+    from merveil.fl.dp import sentence
+
+    if not federation.private:
+        return sums
+    worst = max(federation.private, key=lambda private: private.budget.epsilon())
+    spent = worst.budget.epsilon()
+    return f"{sentence(options, worst.mechanism, spent)}, for each fold's model by itself; {sums}"

@@ -20,7 +20,11 @@ from merveil.fl.strategy import Strategy
 from merveil.mer.errors import InputError
 
 OPTIMISERS = ("sgd", "adam", "adamw")
+DP_MODES = ("none", "distributed", "central")
+DP_NOISES = ("skellam", "gaussian")
 _UNHASHED = ("checkpoint_every",)  # changes what is kept on the way, never the model
+_DP = ("dp", "epsilon", "delta", "dp_unit", "norm_clip", "dp_noise")  # without effect where dp is none
+_EXACT = ("plain", "secagg", "secagg+")  # schemes whose sums are exact integers, with a floor of honest ones
 
 # name -> (smallest, largest) allowed value of a number.
 _RANGES: dict[str, tuple[float, float]] = {
@@ -42,6 +46,9 @@ _RANGES: dict[str, tuple[float, float]] = {
     "max_weight": (0, 1 << 20),
     "drop_rate": (0, 0.9),
     "checkpoint_every": (1, 1_000_000),
+    "epsilon": (0, 1000),
+    "delta": (0, 0.5),
+    "norm_clip": (0, 1e9),
     "seed": (0, (1 << 63) - 1),
 }
 
@@ -54,6 +61,8 @@ class TrainOptions:
     server_* act at the server. update_clip bounds every coordinate of a client's update, `bits` is the width
     of its grid. max_weight caps the clip count with which a client weighs; 0 takes the power of two that
     holds the largest count. drop_rate: share of the clients that fail in a round, drawn from the seed.
+    dp, epsilon, delta, dp_unit, norm_clip, dp_noise: differential privacy; norm_clip bounds the 2-norm of a
+    client's update, and update_clip, max_cut and max_weight have no effect then.
     """
 
     rounds: int
@@ -83,6 +92,12 @@ class TrainOptions:
     drop_rate: float = 0.0
     checkpoint_every: int = 10
     seed: int = 0
+    dp: str = "none"
+    epsilon: float = 0.0
+    delta: float = 0.0
+    dp_unit: str = "client"
+    norm_clip: float = 0.0
+    dp_noise: str = "skellam"
 
     def __post_init__(self) -> None:
         for entry in fields(self):
@@ -96,6 +111,37 @@ class TrainOptions:
             )
         parse_clients(self.clients)
         self.server()
+        self._check_privacy()
+
+    @property
+    def private(self) -> bool:
+        """Whether the run has a differential privacy guarantee."""
+        return self.dp != "none"
+
+    def _check_privacy(self) -> None:
+        if self.dp not in DP_MODES:
+            sgd = "; example-level DP-SGD (sgd) is not built" if "sgd" in self.dp else ""
+            raise InputError(f"--dp {self.dp} is not known: use one of {', '.join(DP_MODES)}{sgd}")
+        if not self.private:
+            given = [name for name in ("epsilon", "delta", "norm_clip") if getattr(self, name)]
+            if given:
+                raise InputError(f"{given[0]} has no effect without --dp distributed or --dp central")
+            return
+        for name in ("epsilon", "delta", "norm_clip"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"--dp {self.dp} needs a positive --{name.replace('_', '-')}")
+        if self.dp_noise not in DP_NOISES:
+            raise InputError(f"dp_noise {self.dp_noise!r} is not known: use one of {', '.join(DP_NOISES)}")
+        if self.scheme not in _EXACT:
+            raise InputError(f"--dp {self.dp} runs with {', '.join(_EXACT)}, not with {self.scheme}")
+        if self.dp_unit not in ("client", "person"):
+            raise InputError(f"--dp {self.dp} protects a client, not a {self.dp_unit}: use --dp-unit client")
+        if self.dp_unit == "person" and self.clients != "subject":
+            raise InputError("--dp-unit person needs --clients subject, where a client is one person")
+        if self.class_weights:
+            raise InputError(
+                "class weights come from a count over all clients that has no noise: use --no-class-weights"
+            )
 
     def server(self) -> Strategy:
         """The server rule that these options describe; InputError where they describe none."""
@@ -117,7 +163,8 @@ class TrainOptions:
     @property
     def sha256(self) -> str:
         """Hash of every option that can change the model."""
-        kept = {name: value for name, value in self.as_dict().items() if name not in _UNHASHED}
+        idle = _UNHASHED if self.private else (*_UNHASHED, *_DP)
+        kept = {name: value for name, value in self.as_dict().items() if name not in idle}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
@@ -136,7 +183,10 @@ def resolve(*layers: Mapping[str, Any]) -> TrainOptions:
             near = difflib.get_close_matches(name, known, 1)
             raise InputError(f"option {name!r} is not known{f'; did you mean {near[0]!r}?' if near else ''}")
     model, strategy = merged.get("model", "ststnet"), merged.get("strategy", "fedadamw")
-    return TrainOptions(**{**preset(model, strategy), **merged})
+    chosen = {**preset(model, strategy), **merged}
+    if merged.get("dp", "none") != "none" and "class_weights" not in merged:
+        chosen["class_weights"] = False  # their count would have no noise
+    return TrainOptions(**chosen)
 
 
 def read_config(path: Path) -> dict[str, Any]:

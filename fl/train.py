@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from merveil.fl import checkpoint
+from merveil.fl import checkpoint, dp
 from merveil.fl.checkpoint import Checkpoint
 from merveil.fl.clients import parse_clients, partition
+from merveil.fl.dp_ledger import Budget, BudgetSpent
 from merveil.fl.driver import Federation, Report, Run, State, guarantee
 from merveil.fl.files import sha256
 from merveil.fl.model import model_bytes, save_model
@@ -26,6 +27,8 @@ from merveil.fl.strategy import ServerState
 from merveil.mer.data.archive import Archive
 from merveil.mer.errors import InputError
 from merveil.mer.extras import need
+from merveil.protocols.dp.discrete import Mechanism
+from merveil.protocols.errors import LocalError
 
 RUNNING, FINISHED = "running", "finished"
 
@@ -38,6 +41,7 @@ class Target:
     resume: bool = False
     force: bool = False
     tensorboard: bool = False
+    ledger: Path | None = None  # of the privacy budget; None: beside the run folder, named by the federation
 
 
 def stored_options(path: Path) -> tuple[str, dict[str, Any]]:
@@ -60,24 +64,55 @@ def train(
     with opened(target.path, resume=target.resume, force=target.force) as folder:
         log.file = folder.path / "log.txt"
         before = _check_same(folder, archive, options) if target.resume else None
-        federation = _federation(archive, options)
-        if before is None:
-            values = {"data": source, **options.as_dict()}
-            folder.write_config(config_toml(values))
-        elif before["status"] == FINISHED:
-            log.info(f"{folder.path} is finished already")
+        with _budget(archive, options, target, before) as budget:
+            federation = _federation(archive, options, budget, _mechanism(before))
+            if before is None:
+                values = {"data": source, **options.as_dict()}
+                folder.write_config(config_toml(values))
+            elif before["status"] == FINISHED:
+                log.info(f"{folder.path} is finished already")
+                return _result(folder, options, federation, started)
+            manifest = _manifest(archive, source, options, federation)
+            folder.write_manifest({**manifest, "status": RUNNING})
+            state = _start(folder, federation, manifest, log)
+            with _tensorboard(folder, target.tensorboard, state.rounds) as board:
+                state = _rounds(folder, federation, state, manifest, log, board)
+            _finish(folder, archive, options, federation, state, manifest)
             return _result(folder, options, federation, started)
-        manifest = _manifest(archive, source, options, federation)
-        folder.write_manifest({**manifest, "status": RUNNING})
-        state = _start(folder, federation, manifest, log)
-        with _tensorboard(folder, target.tensorboard, state.rounds) as board:
-            state = _rounds(folder, federation, state, manifest, log, board)
-        _finish(folder, archive, options, federation, state, manifest)
-        return _result(folder, options, federation, started)
+
+
+def _budget(
+    archive: Archive, options: TrainOptions, target: Target, before: Mapping[str, Any] | None
+) -> contextlib.AbstractContextManager[Budget | None]:
+    """The federation's privacy budget, open and locked; None without differential privacy.
+
+    LocalError: the ledger of a run that is resumed is gone, in use, damaged or of other data.
+    """
+    if not options.private:
+        return contextlib.nullcontext()
+    federation = dp.federation_id(archive.sha256, options.clients)
+    path = target.ledger or target.path.absolute().parent / f"dp-ledger-{federation}.json"
+    if before is not None and not path.exists():
+        raise LocalError(
+            f"the privacy ledger {path} of this run is gone: what was spent is not known any more"
+        )
+    return Budget(path, federation, options.epsilon, options.delta)
+
+
+def _mechanism(before: Mapping[str, Any] | None) -> Mechanism | None:
+    """The mechanism that a run to be resumed was started with."""
+    return dp.from_json(before["privacy"]["mechanism"]) if before and before.get("privacy") else None
 
 
 def retrained_sha256(archive: Archive, options: TrainOptions, log: RunLog) -> str:
-    """Train from the start without a folder; the SHA-256 that its model.safetensors would have."""
+    """Train from the start without a folder; the SHA-256 that its model.safetensors would have.
+
+    InputError for a run with differential privacy: its noise is drawn once and never again.
+    """
+    if options.private:
+        raise InputError(
+            "a run with differential privacy cannot be repeated: its noise came from the operating system"
+        )
     federation = _federation(archive, options)
     state = federation.start()
     while state.rounds < options.rounds:
@@ -86,8 +121,14 @@ def retrained_sha256(archive: Archive, options: TrainOptions, log: RunLog) -> st
     return sha256(model_bytes(federation.layout, state.params[0]))
 
 
-def _federation(archive: Archive, options: TrainOptions) -> Federation:
-    return Federation(archive, [Run("", partition(archive, parse_clients(options.clients)))], options)
+def _federation(
+    archive: Archive,
+    options: TrainOptions,
+    budget: Budget | None = None,
+    mechanism: Mechanism | None = None,
+) -> Federation:
+    run = Run("", partition(archive, parse_clients(options.clients)))
+    return Federation(archive, [run], options, budget=budget, mechanism=mechanism)
 
 
 def _check_same(folder: RunFolder, archive: Archive, options: TrainOptions) -> dict[str, Any]:
@@ -124,9 +165,23 @@ def _manifest(archive: Archive, source: str, options: TrainOptions, federation: 
         "seeds": {"training": options.seed},
         "model": options.model,
         "scheme": options.scheme,
-        "guarantee": guarantee(options.scheme, clients),
+        **_guarantee(options, federation, options.epsilon),
         "clients": clients,
         "rounds": options.rounds,
+    }
+
+
+def _guarantee(options: TrainOptions, federation: Federation, spent: float) -> dict[str, Any]:
+    """The manifest's sentence and, with differential privacy, the figures of what is spent so far."""
+    sums = guarantee(options.scheme, len(federation.runs[0].clients))
+    if not federation.private:
+        return {"guarantee": sums, "privacy": None}
+    private = federation.private[0]
+    figures = dp.report(options, private.mechanism, private.budget)
+    place = None if private.budget.path is None else str(private.budget.path)
+    return {
+        "guarantee": f"{dp.sentence(options, private.mechanism, spent)}; {sums}",
+        "privacy": {**figures, "ledger": place, "mechanism": dp.to_json(private.mechanism)},
     }
 
 
@@ -169,7 +224,13 @@ def _rounds(
     try:
         while state.rounds < options.rounds:
             began = time.perf_counter()
-            state, reports = federation.advance(state)
+            try:
+                state, reports = federation.advance(state)
+            except BudgetSpent as error:
+                if state.rounds == 0:
+                    raise
+                log.warn(f"stopped after round {state.rounds} of {options.rounds}: {error}")
+                break
             line = {**asdict(reports[0]), "seconds": round(time.perf_counter() - began, 4)}
             folder.add_metrics(line)
             _tell(log, reports[0], options.rounds)
@@ -187,6 +248,8 @@ def _rounds(
             f"go on with: merveil train --resume --out {folder.path}"
         )
         raise
+    if state.rounds > saved:
+        checkpoint.save(folder.checkpoints, _packed(state, manifest))
     return state
 
 
@@ -215,7 +278,10 @@ def _finish(
             "data_sha256": archive.sha256,
         },
     )
-    folder.write_manifest({**manifest, "status": FINISHED, "model_sha256": digest})
+    spent = federation.private[0].budget.epsilon() if federation.private else 0.0
+    told = _guarantee(options, federation, spent)
+    done = {"status": FINISHED, "rounds_done": state.rounds, "model_sha256": digest}
+    folder.write_manifest({**manifest, **told, **done})
 
 
 def _result(
@@ -230,9 +296,10 @@ def _result(
         "strategy": options.strategy,
         "clients": manifest["clients"],
         "client_rule": options.clients,
-        "rounds": options.rounds,
+        "rounds": manifest.get("rounds_done", options.rounds),
         "seed": options.seed,
         "guarantee": manifest["guarantee"],
+        "privacy": manifest.get("privacy"),
         "survivors": [min(line["survivors"] for line in lines), max(line["survivors"] for line in lines)],
         "uplink_bytes": sum(line["uplink_bytes"] for line in lines),
         "update_clip": options.update_clip,

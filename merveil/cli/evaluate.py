@@ -14,7 +14,7 @@ from typing import Any
 
 from merveil.cli import OK, print_json, say
 from merveil.cli.outputs import check_free, result_folder
-from merveil.cli.settings import Settings, add_options, resolve
+from merveil.cli.settings import PRIVACY, Settings, add_options, resolve
 from merveil.mer.errors import InputError
 
 HELP = "honest scores: held-out people, pooled counts, intervals, baselines"
@@ -157,6 +157,8 @@ def _central(settings: Settings) -> dict[str, Any]:
 
 def _federated(settings: Settings) -> dict[str, Any]:
     options = dict(settings.extra)
+    if settings["dp"] != "none":
+        options |= _given(settings, *PRIVACY)
     if settings.get("norm"):
         options["model_options"] = {**options.get("model_options", {}), "norm": settings["norm"]}
     return options

@@ -26,8 +26,11 @@ DEFAULTS: dict[str, Any] = {
 KINDS: dict[str, type] = {
     **dict.fromkeys(("data", "protocol", "mode", "scheme", "model", "clients", "dp"), str),
     **dict.fromkeys(("recipe", "norm", "out"), str),
+    **dict.fromkeys(("dp_unit", "dp_noise"), str),
+    **dict.fromkeys(("epsilon", "delta", "norm_clip"), float),
     **dict.fromkeys(("seed", "rounds", "epochs"), int),
 }
+PRIVACY = ("dp", "epsilon", "delta", "norm_clip", "dp_unit", "dp_noise")
 PLACES = ("data", "out")  # where things lie: no part of the configuration's hash
 
 
@@ -47,7 +50,9 @@ class Settings:
 
     def effective(self) -> dict[str, Any]:
         """The options that have an effect in this mode, without places; hashed and kept in config.toml."""
-        idle = ("scheme", "clients", "rounds", "dp") if self["mode"] == "central" else ("epochs", "recipe")
+        idle = (
+            ("scheme", "clients", "rounds", *PRIVACY) if self["mode"] == "central" else ("epochs", "recipe")
+        )
         kept = {name: value for name, value in self.named.items() if name not in (*PLACES, *idle)}
         return {**kept, **self.extra}
 
@@ -67,7 +72,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, help="training seed; also of the folds and of the bootstrap (default 0)")
     add("--clients", metavar="subject|site|site:K", help="who the clients are (default subject)")
     add("--rounds", type=int, help="federated rounds (default: frozen with the model)")
-    add("--dp", help="differential privacy (default none)")
+    add("--dp", help="differential privacy of each fold's training: none (default), distributed, central")
+    add("--epsilon", type=float, help="its budget")
+    add("--delta", type=float, help="of the guarantee; below one over the clients")
+    add("--norm-clip", type=float, help="bound of the 2-norm of a client's update, a public constant")
+    add("--dp-unit", help="what is protected: client, or person where clients are subjects")
+    add("--dp-noise", help="skellam (default) or gaussian (discrete)")
     add("--epochs", type=int, help="epochs of central mode (default: frozen with the model)")
     add("--norm", help="normalisation layers of the network: group or batch")
     add("--recipe", help="named training recipe of central mode, such as published (default default)")
@@ -86,7 +96,9 @@ def resolve(args: argparse.Namespace) -> Settings:
     for layer in layers:
         merged |= layer
     for name, value in merged.items():
-        if name in KINDS and type(value) is not KINDS[name]:
+        if KINDS.get(name) is float and type(value) is int:
+            merged[name] = float(value)
+        elif name in KINDS and type(value) is not KINDS[name]:
             raise InputError(f"option {name} must be {_SPOKEN[KINDS[name]]}, not {value!r}")
     _check(merged)
     extra = {name: value for name, value in merged.items() if name not in KINDS}
@@ -100,7 +112,7 @@ def resolve(args: argparse.Namespace) -> Settings:
     return Settings({name: merged[name] for name in KINDS if name in merged}, extra)
 
 
-_SPOKEN = {str: "a text", int: "a whole number"}
+_SPOKEN = {str: "a text", int: "a whole number", float: "a number"}
 
 
 def _check(merged: Mapping[str, Any]) -> None:
@@ -110,10 +122,14 @@ def _check(merged: Mapping[str, Any]) -> None:
         raise InputError(f"mode {merged['mode']!r} is not known: use {' or '.join(MODES)}")
     if not 0 <= merged["seed"] < 2**63:
         raise InputError(f"the seed must be in 0..2^63-1, not {merged['seed']}")
-    if merged["dp"] != "none":
-        raise InputError(
-            f"--dp {merged['dp']}: only 'none' is built; differential privacy comes with the dp extra"
-        )
+    private = merged["dp"] != "none"
+    if private and merged["mode"] == "central":
+        raise InputError(f"--dp {merged['dp']} is for federated mode; central mode has no clients to protect")
+    for name in PRIVACY[1:]:
+        if name in merged and not private:
+            raise InputError(
+                f"--{name.replace('_', '-')} has no effect without --dp distributed or --dp central"
+            )
     if merged["mode"] == "central" and merged["scheme"] != "plain":
         raise InputError(
             f"central training aggregates nothing, so --scheme {merged['scheme']} would protect nothing"

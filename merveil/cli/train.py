@@ -40,6 +40,12 @@ _HELP = {
     "max_weight": "cap of the clip count a client weighs with; 0: none (a power of two above the largest)",
     "drop_rate": "simulated share of clients that fail in a round",
     "checkpoint_every": "rounds between checkpoints",
+    "dp": "differential privacy: none, distributed (clients add the noise), central (a trusted server does)",
+    "epsilon": "privacy budget of the federation, over all its runs",
+    "delta": "of the guarantee; below one over the clients",
+    "dp_unit": "what is protected: client, or person where clients are subjects",
+    "norm_clip": "bound of the 2-norm of a client's update under --dp, a public constant",
+    "dp_noise": "skellam (default) or gaussian (discrete); central noise is always the latter",
     "seed": "training seed: initialisation, order, dropout, rounding; never keys or masks",
 }
 
@@ -57,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             add(flag, action=argparse.BooleanOptionalAction, default=None, help=_HELP[entry.name])
         elif entry.name in _HELP:
             add(flag, type=entry.type, help=_HELP[entry.name])
+    add("--dp-ledger", type=Path, metavar="FILE", help="the budget's file (default: beside the run folder)")
     add("--norm", help="normalisation of the network: group (batch cannot be federated)")
     add("--tensorboard", action="store_true", help="write events to RUN/tensorboard")
     add("--json", action="store_true", help="print one JSON object on stdout")
@@ -72,7 +79,9 @@ def run(args: argparse.Namespace) -> int:
     from merveil.fl.runs import RunLog, check_target
     from merveil.fl.train import Target, train
 
-    target = Target(args.out, args.resume, args.force, args.tensorboard)
+    if args.dp_ledger is not None and not options.private:
+        raise InputError("--dp-ledger has no effect without --dp distributed or --dp central")
+    target = Target(args.out, args.resume, args.force, args.tensorboard, args.dp_ledger)
     check_target(target.path, target.resume, target.force)  # before the data are read or made
     archive = open_data(source)
     log = RunLog(verbosity=0 if args.quiet else 2 if args.verbose else 1, as_json=args.log_format == "json")

@@ -13,8 +13,6 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
-from importlib import import_module
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,32 +125,3 @@ def epsilon(charged: Iterable[tuple[Release, int]], delta: float) -> float:
             return found
         share = 1 - 2 * (1 - share)
     return math.inf
-
-
-def sampled_gaussian(
-    multiplier: float, rate: float, steps: int, delta: float, accountant: str = "pld"
-) -> float:
-    """Epsilon of DP-SGD: Poisson sampling at `rate`, add-or-remove-one-clip relation.
-
-    accountant: `pld` (upper bound of the privacy loss distribution) or `rdp`, both of dp-accounting.
-    Valid for Poisson sampling only: shuffled or fixed-size batches have other figures. LocalError names the
-    extra where dp-accounting is missing.
-    """
-    if not (multiplier > 0 and 0 < rate <= 1 and steps >= 1 and 0 < delta < 1):
-        raise LocalError("DP-SGD needs multiplier > 0, 0 < rate <= 1, steps >= 1 and 0 < delta < 1")
-    accounting = _accounting()
-    event = accounting.PoissonSampledDpEvent(rate, accounting.GaussianDpEvent(multiplier))
-    if accountant == "pld":
-        tool: Any = import_module("dp_accounting.pld").PLDAccountant()
-    elif accountant == "rdp":
-        tool = import_module("dp_accounting.rdp").RdpAccountant()
-    else:
-        raise LocalError(f"accountant {accountant!r} is not known: use pld or rdp")
-    return float(tool.compose(event, steps).get_epsilon(delta))
-
-
-def _accounting() -> Any:
-    try:
-        return import_module("dp_accounting")
-    except ImportError as error:
-        raise LocalError("this figure needs dp-accounting: pip install 'merveil[dp]'") from error

@@ -23,7 +23,7 @@ from merveil.protocols.dp.rotation import padded, rotate, unrotate
 from merveil.protocols.dp.sampling import Table, table
 from merveil.protocols.errors import AbortCode, LocalError
 from merveil.protocols.params import Params
-from merveil.protocols.rng import Rng
+from merveil.protocols.rng import Rng, SystemRng
 
 Floats = NDArray[np.float64]
 Charged = Sequence[tuple[Release, int]]
@@ -123,11 +123,12 @@ class Mechanism:
                 AbortCode.PARAMS_BELOW_FLOOR,
             )
 
-    def encode(self, update: Floats, public: bytes, rng: Rng) -> Codes:
+    def encode(self, update: Floats, public: bytes, rng: Rng | None = None) -> Codes:
         """A client's submission: int64, shape (size,). public: bytes that all parties of the round share.
 
-        Raises LocalError SHAPE_MISMATCH, INPUT_NOT_FINITE. The rounding's coins come from `rng`, too.
+        Raises LocalError SHAPE_MISMATCH, INPUT_NOT_FINITE. rng: of noise and rounding, None for the system's.
         """
+        rng = rng or SystemRng()
         codes = self.quantise(update, public, rng)
         if not self.central:
             codes += self.table().draw(self.size, rng)
@@ -152,11 +153,11 @@ class Mechanism:
                 return found
         raise LocalError(f"no rounding within the norm bound in {_TRIES} tries: the random source is broken")
 
-    def noisy(self, total: Codes, rng: Rng) -> Codes:
+    def noisy(self, total: Codes, rng: Rng | None = None) -> Codes:
         """central: the server's one noise share on the sum of codes."""
         if not self.central:
             raise LocalError("the clients have added the noise already")
-        return total + self.table().draw(self.size, rng)
+        return total + self.table().draw(self.size, rng or SystemRng())
 
     def decode(self, total: Codes, survivors: int, public: bytes) -> Floats:
         """The mean over the survivors from the sum of codes: float64, shape (dim,)."""

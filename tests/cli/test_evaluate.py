@@ -279,7 +279,7 @@ BAD_OPTIONS = [
     (["--scheme", "secagg"], "central training aggregates nothing"),
     (["--epochs", "0"], "--epochs must be 1 or more"),
     (["--seed", "-1"], "seed"),
-    (["--dp", "distributed"], "only 'none' is built"),
+    (["--dp", "distributed"], "is for federated mode"),
     (["--norm", "nosuch"], "nosuch"),
     (["--recipe", "nosuch"], "no recipe 'nosuch'"),
     (["--set", "sede=3"], "option 'sede' is not known; did you mean 'seed'?"),

@@ -6,7 +6,6 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from merveil.protocols.dp import accountant
 from merveil.protocols.dp.accountant import (
     ORDERS,
     Release,
@@ -14,7 +13,6 @@ from merveil.protocols.dp.accountant import (
     gaussian_curve,
     gaussian_gap,
     gaussian_sum_curve,
-    sampled_gaussian,
     skellam_curve,
     to_epsilon,
 )
@@ -145,20 +143,7 @@ def test_charges_add_and_more_shares_help():
     assert epsilon([(more, 7)], 1e-5) < epsilon([(r, 7)], 1e-5)
 
 
-def test_sampled_gaussian_of_both_accountants():
-    pytest.importorskip("dp_accounting")
-    pld, rdp = (sampled_gaussian(2.0, 0.2, 50, 1e-5, tool) for tool in ("pld", "rdp"))
-    assert pld < rdp < 1.3 * pld
-    assert sampled_gaussian(2.0, 1.0, 5, 1e-5) > sampled_gaussian(2.0, 0.5, 5, 1e-5)
-
-
-def test_sampled_gaussian_equals_opacus():
-    prv = pytest.importorskip("opacus.accountants").PRVAccountant()
-    prv.history = [(2.0, 0.2, 50)]
-    assert sampled_gaussian(2.0, 0.2, 50, 1e-5) == pytest.approx(prv.get_epsilon(1e-5), rel=0.01)
-
-
-def test_refusals(monkeypatch):
+def test_refusals():
     with pytest.raises(LocalError, match="delta lies"):
         to_epsilon(gaussian_curve(1.0), 0.0)
     with pytest.raises(LocalError, match="not known"):
@@ -167,12 +152,3 @@ def test_refusals(monkeypatch):
         Release("skellam", 0, 1, 1, Fraction(1), Fraction(0))
     with pytest.raises(LocalError, match="no distance"):
         Release("skellam", 1, 1, 1, Fraction(1), Fraction(2))
-    with pytest.raises(LocalError, match="DP-SGD needs"):
-        sampled_gaussian(0.0, 0.1, 1, 1e-5)
-
-    def missing(name: str) -> None:
-        raise ImportError(name)
-
-    monkeypatch.setattr(accountant, "import_module", missing)
-    with pytest.raises(LocalError, match=r"merveil\[dp\]"):
-        sampled_gaussian(1.0, 0.1, 1, 1e-5)

@@ -1,0 +1,255 @@
+"""Differential privacy through a federation: budget, ledger, what is refused and what is told."""
+
+import json
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from merveil.fl.clients import parse_clients, partition
+from merveil.fl.dp import PrivateAggregator, federation_id, from_json, mechanism_for, to_json
+from merveil.fl.dp_ledger import Budget, BudgetSpent
+from merveil.fl.driver import Federation, Run
+from merveil.fl.evaluate import federated_predictions
+from merveil.fl.options import resolve
+from merveil.fl.privacy_sgd import sampled_gaussian
+from merveil.fl.runs import RunLog
+from merveil.fl.train import Target, retrained_sha256, train
+from merveil.mer.data.splits import parse_protocol
+from merveil.mer.errors import InputError
+from merveil.protocols.dp.accountant import Release, epsilon
+from merveil.protocols.dp.discrete import plan
+from merveil.protocols.errors import LocalError
+
+DP = {"dp": "distributed", "epsilon": 8.0, "delta": 1e-3, "norm_clip": 1.0, "rounds": 3}
+QUIET = RunLog(verbosity=-1)
+RELEASE = Release("skellam", 100, 16, 2, Fraction(300), Fraction(0))
+
+
+def options(**changes):
+    return resolve({**DP, **changes})
+
+
+@pytest.mark.parametrize("scheme", ["plain", "secagg", "secagg+"])
+def test_the_sum_of_a_scheme_decodes_to_the_mean_within_its_noise(scheme):
+    n, dim = 9, 50
+    updates = [np.random.default_rng(i).normal(size=dim) * 0.02 for i in range(n)]
+    honest = 1 if scheme == "plain" else 4
+    mechanism = plan("skellam", dim, n, honest, 1.0, 0.05)
+    budget = Budget(None, "f", math.inf, 1e-5)
+    sums = PrivateAggregator(scheme, mechanism, budget)
+    got = sums.mean(updates, drop={2: sums._scheme.phases[0].value}, model_hash=bytes(32))
+    assert got.survivors == (0, 1, 3, 4, 5, 6, 7, 8) and got.weight == 8 and got.cut == 0
+    wanted = np.mean([u for i, u in enumerate(updates) if i != 2], axis=0)
+    assert np.abs(got.value - wanted).max() < 6 * mechanism.noise_of_mean(8) + mechanism.step
+    assert budget.uploads == 1
+    with pytest.raises(LocalError, match="takes no weights"):
+        sums.mean(updates, [1] * n, model_hash=bytes(32))
+    with pytest.raises(LocalError, match="client 1: INPUT_NOT_FINITE"):
+        sums.mean([updates[0], np.full(dim, np.nan), *updates[2:]], model_hash=bytes(32))
+    assert budget.uploads == 1
+
+
+def test_an_aborted_round_is_paid():
+    mechanism = plan("skellam", 20, 9, 4, 1.0, 3.0)
+    budget = Budget(None, "f", 100.0, 1e-5)
+    sums = PrivateAggregator("secagg", mechanism, budget)
+    updates = [np.zeros(20)] * 9
+    with pytest.raises(Exception, match="BELOW_THRESHOLD"):
+        sums.mean(updates, drop=dict.fromkeys(range(5), "UNMASK"), model_hash=bytes(32))
+    assert budget.uploads == 1
+
+
+def test_the_noise_counts_on_no_more_shares_than_the_scheme_keeps():
+    budget = Budget(None, "f", 8.0, 1e-3)
+    alone = mechanism_for(options(scheme="plain"), 100, 9, budget)
+    many = mechanism_for(options(scheme="secagg"), 100, 9, budget)
+    assert (alone.honest, many.honest) == (1, 4)
+    assert float(alone.variance) == pytest.approx(4 * float(many.variance), rel=0.01)
+    too_few = plan("skellam", 100, 9, 5, 1.0, 1.0)
+    with pytest.raises(LocalError, match="honest noise shares"):
+        PrivateAggregator("secagg", too_few, budget).mean([np.zeros(100)] * 9, model_hash=bytes(32))
+
+
+def test_ledger_survives_and_adds_up(tmp_path):
+    path = tmp_path / "deep" / "ledger.json"
+    with Budget(path, "f", 5.0, 1e-5) as budget:
+        budget.charge(RELEASE)
+        budget.charge(RELEASE)
+    with Budget(path, "f", 5.0, 1e-5) as budget:
+        assert budget.spent == ((RELEASE, 2),)
+        assert budget.epsilon() == epsilon([(RELEASE, 2)], 1e-5)
+        with pytest.raises(LocalError, match="in use"):
+            Budget(path, "f", 5.0, 1e-5)
+        before = path.read_bytes()
+        with pytest.raises(BudgetSpent, match="over the budget"):
+            for _ in range(100):
+                budget.charge(RELEASE)
+                before = path.read_bytes()
+        assert budget.epsilon() <= 5.0 and path.read_bytes() == before
+    assert (path.stat().st_mode & 0o777) == 0o600
+
+
+@pytest.mark.parametrize(
+    "change, word",
+    [
+        ({"federation": "other"}, "other data"),
+        ({"format": 9}, "another format"),
+        ({"charges": [{"kind": "skellam"}]}, "damaged"),
+        ({"charges": 3}, "damaged"),
+    ],
+)
+def test_a_damaged_or_foreign_ledger_is_refused(tmp_path, change, word):
+    path = tmp_path / "ledger.json"
+    with Budget(path, "f", 5.0, 1e-5) as budget:
+        budget.charge(RELEASE)
+    value = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**value, **change}))
+    for _ in range(2):  # the first refusal has given up the lock
+        with pytest.raises(LocalError, match=word):
+            Budget(path, "f", 5.0, 1e-5)
+
+
+def test_runs_of_one_federation_share_the_budget(tmp_path, linear, small):
+    first = train(small, "s", options(scheme="plain"), Target(tmp_path / "a"), QUIET)
+    assert first["rounds"] == 3 and 7.8 < first["privacy"]["epsilon"] <= 8.0
+    assert first["privacy"]["unit"] == "client" and "client-level" in first["guarantee"]
+    with pytest.raises(LocalError, match="budget is spent"):
+        train(
+            small,
+            "s",
+            options(scheme="plain", epsilon=7.9),
+            Target(tmp_path / "b"),
+            QUIET,
+        )
+    over = train(small, "s", options(scheme="plain", epsilon=20.0), Target(tmp_path / "c"), QUIET)
+    assert over["privacy"]["uploads"] == 6 and 8 < over["privacy"]["epsilon"] <= 20
+    again = train(
+        small,
+        "s",
+        options(scheme="plain"),
+        Target(tmp_path / "a", force=True, ledger=tmp_path / "new"),
+        QUIET,
+    )
+    assert again["privacy"]["uploads"] == 3
+
+
+def test_training_stops_before_epsilon_is_exceeded_and_resumes_on_its_own_mechanism(
+    tmp_path, linear, small, monkeypatch
+):
+    """Killed after round 3 with a checkpoint at 2: round 3 is paid twice, so the last round is not run."""
+    chosen = options(scheme="secagg", rounds=4, checkpoint_every=2)
+    real, calls = Federation.advance, []
+
+    def killed(self, state):
+        if len(calls) == 3:
+            raise MemoryError("killed")
+        calls.append(state.rounds)
+        return real(self, state)
+
+    monkeypatch.setattr(Federation, "advance", killed)
+    with pytest.raises(MemoryError):
+        train(small, "s", chosen, Target(tmp_path / "a"), QUIET)
+    monkeypatch.setattr(Federation, "advance", real)
+    before = json.loads((tmp_path / "a" / "manifest.json").read_text())
+    done = train(small, "s", chosen, Target(tmp_path / "a", resume=True), QUIET)
+    assert done["rounds"] == 3 and done["privacy"]["uploads"] == 4
+    assert done["privacy"]["epsilon"] <= 8.0
+    assert done["privacy"]["mechanism"] == before["privacy"]["mechanism"]
+    assert to_json(from_json(done["privacy"]["mechanism"])) == done["privacy"]["mechanism"]
+    assert train(small, "s", chosen, Target(tmp_path / "a", resume=True), QUIET)["rounds"] == 3
+
+
+def test_a_lost_ledger_stops_a_resume_and_a_private_run_is_not_repeated(tmp_path, linear, small):
+    chosen = options(scheme="plain")
+    train(small, "s", chosen, Target(tmp_path / "a"), QUIET)
+    (tmp_path / f"dp-ledger-{federation_id(small.sha256, 'subject')}.json").unlink()
+    with pytest.raises(LocalError, match="is gone"):
+        train(small, "s", chosen, Target(tmp_path / "a", resume=True), QUIET)
+    with pytest.raises(InputError, match="cannot be repeated"):
+        retrained_sha256(small, chosen, QUIET)
+
+
+def test_central_noise_is_the_servers(linear, small):
+    runs = [Run("", partition(small, parse_clients("subject")))]
+    federation = Federation(small, runs, options(dp="central", scheme="plain"), record=True)
+    federation.advance(federation.start())
+    sent = [c["codes"] for c in federation.last[0].transcript.states.values()]
+    mechanism = federation.private[0].mechanism
+    assert all(int(c @ c) <= mechanism.l2_squared for c in sent)
+    got = federation.last[0].value
+    clear = mechanism.decode(np.sum(sent, axis=0), len(sent), bytes(32))
+    assert np.linalg.norm(got) > 3 * np.linalg.norm(clear)  # 7 clients: noise dwarfs the update
+
+
+def test_no_count_leaves_a_private_run(linear, small):
+    runs = [Run("", partition(small, parse_clients("subject")))]
+    federation = Federation(small, runs, options(scheme="plain"), record=True)
+    state, reports = federation.advance(federation.start())
+    assert not state.counts.any() and reports[0].cut == 0
+    assert federation.last[0].transcript.params.max_weight == 1
+
+
+def test_evaluation_says_what_its_guarantee_covers(linear, make):
+    archive = make([[0, 1, 2]] * 8, side=4)
+    folds = parse_protocol("kfold:2").folds(archive, 0)
+    chosen = {name: value for name, value in DP.items() if name != "rounds"}
+    run = federated_predictions(archive, folds, scheme="plain", rounds=2, options={**chosen, "delta": 1e-2})
+    assert run.info["privacy"]["epsilon"] <= 8.0 and run.info["privacy"]["uploads"] == 2
+    assert "the scores, have no guarantee" in run.info["privacy"]["scope"]
+    assert "for each fold's model by itself" in run.info["guarantee"]
+
+
+@pytest.mark.parametrize(
+    "changes, word",
+    [
+        ({"dp": "sgd"}, "not built"),
+        ({"dp": "magic"}, "not known"),
+        ({"epsilon": 0.0}, "--epsilon"),
+        ({"delta": 0.0}, "--delta"),
+        ({"norm_clip": 0.0}, "--norm-clip"),
+        ({"dp": "none"}, "no effect"),
+        ({"class_weights": True}, "--no-class-weights"),
+        ({"dp_unit": "clip"}, "--dp-unit client"),
+        ({"dp_unit": "person", "clients": "site:3"}, "--clients subject"),
+        ({"dp_noise": "laplace"}, "dp_noise"),
+        ({"scheme": "ckks"}, "not with ckks"),
+    ],
+)
+def test_options_that_would_break_the_guarantee_are_refused(changes, word):
+    with pytest.raises(InputError, match=word):
+        options(**changes)
+
+
+def test_delta_at_one_over_the_clients_is_refused(linear, small):
+    runs = [Run("", partition(small, parse_clients("subject")))]
+    with pytest.raises(InputError, match="publishes one client whole"):
+        Federation(small, runs, options(scheme="plain", delta=1 / 7))
+
+
+def test_options_without_privacy_hash_as_before():
+    assert resolve({"rounds": 3}).sha256 == resolve({"rounds": 3, "dp_noise": "gaussian"}).sha256
+    assert options().sha256 != options(dp_noise="gaussian").sha256
+    assert options(dp_unit="person").private
+
+
+def test_sampled_gaussian_of_both_accountants():
+    pytest.importorskip("dp_accounting")
+    pld, rdp = (sampled_gaussian(2.0, 0.2, 50, 1e-5, tool) for tool in ("pld", "rdp"))
+    assert pld < rdp < 1.3 * pld
+    assert sampled_gaussian(2.0, 1.0, 5, 1e-5) > sampled_gaussian(2.0, 0.5, 5, 1e-5)
+
+
+def test_sampled_gaussian_equals_opacus():
+    prv = pytest.importorskip("opacus.accountants").PRVAccountant()
+    prv.history = [(2.0, 0.2, 50)]
+    assert sampled_gaussian(2.0, 0.2, 50, 1e-5) == pytest.approx(prv.get_epsilon(1e-5), rel=0.01)
+
+
+def test_sampled_gaussian_refuses_what_it_cannot_account():
+    with pytest.raises(InputError, match="DP-SGD needs"):
+        sampled_gaussian(0.0, 0.1, 1, 1e-5)
+    pytest.importorskip("dp_accounting")
+    with pytest.raises(InputError, match="not known"):
+        sampled_gaussian(1.0, 0.1, 1, 1e-5, "guess")
