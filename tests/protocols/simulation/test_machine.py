@@ -44,6 +44,8 @@ class Round(RuleBasedStateMachine):
         return pending[at % len(pending)] if keep else pending.pop(at % len(pending))
 
     def _deliver(self, parcel: Parcel, crash: int | None = None) -> None:
+        if parcel.to != SERVER and parcel.to not in self.world.cohort:
+            return  # a replay for a member that this round did not invite
         if parcel.to != SERVER:
             self._client(self.world.cohort.index(parcel.to))
         self.world.deliver(parcel, None if parcel.to == SERVER else crash)
