@@ -1,6 +1,6 @@
 """Leave-one-subject-out training: merveil against a plain per-fold torch script, in one run.
 
-    python benchmarks/loso.py [--data F.npz] [--epochs 4] [--repeats 3] [--norm group|batch] [--json]
+    python benchmarks/loso.py [--data F.npz] [--epochs 6] [--repeats 2] [--norm group|batch] [--json]
 
 The peer is what one would write: for each fold an nn.Module (the one that the tests take as the truth),
 full batches, weighted cross-entropy, Adam; the same arithmetic, clips, folds and epochs. It is run with one
@@ -171,8 +171,8 @@ def measure(archive: Archive, epochs: int, repeats: int, norm: str) -> dict[str,
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", help="an archive; default: made-up clips")
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--norm", choices=("group", "batch"), default="group")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
