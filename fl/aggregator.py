@@ -271,7 +271,9 @@ class SecureAggregator:
                 flat = structure.flatten(update)
                 codes.append(codec.encode(flat, counts[i], None if coins is None else coins[i]))
             except LocalError as error:
-                raise LocalError(f"client {i}: {error}") from error
+                told = LocalError(f"client {i}: {error}")
+                told.code = error.code
+                raise told from error
             cuts.append(codec.cut(flat))
             if cuts[-1] > self._max_cut * flat.size:
                 raise LocalError(

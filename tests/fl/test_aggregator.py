@@ -87,8 +87,9 @@ def test_a_weight_above_the_public_bound_is_refused() -> None:
 def test_a_value_that_is_no_number_is_named(bad: float) -> None:
     xs = updates(3)
     xs[2][7] = bad
-    with pytest.raises(merveil.LocalError, match="client 2: INPUT_NOT_FINITE: coordinate 7"):
+    with pytest.raises(merveil.LocalError, match="client 2: INPUT_NOT_FINITE: coordinate 7") as caught:
         merveil.SecureAggregator("plain").mean(xs)
+    assert caught.value.code is merveil.AbortCode.INPUT_NOT_FINITE
 
 
 def test_shapes_and_keys_must_agree() -> None:
