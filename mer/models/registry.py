@@ -48,12 +48,12 @@ MODELS: dict[str, ModelInfo] = {
         parameters=_ststnet_size,
         module="merveil.mer.models.ststnet",
         recipes={
-            # Chosen by tools/select_recipe.py: nested validation on training persons of the two-part
+            # Chosen by mer/selection.py (tools/select_recipe.py repeats it): nested validation on training persons of the two-part
             # development archive (4 outer groups, 4 inner folds each, seed 0) over rates 5e-4, 1e-3, 2e-3 and
             # 3e-3, 20 to 200 epochs, label smoothing .1 and AdamW decay .1 and 1; mean inner UF1 .743. No
             # LOSO score was looked at. Between 50 and 80 epochs the inner scores differ by a point.
             "default": Recipe(epochs=60, lr=1e-3, class_weights=True),
-            # The same for norm=batch (rates 5e-4 and 1e-3, 20 to 160 epochs): mean inner UF1 .734.
+            # The same for norm=batch (rates 5e-4 and 1e-3, 20 to 120 epochs): mean inner UF1 .734.
             "batch-norm": Recipe(epochs=80, lr=1e-3, class_weights=True),
             # The authors' PyTorch code: Adam 5e-5, batches of 256 unshuffled class by class, 800 epochs,
             # plain cross-entropy, last epoch, no selection. Use with norm=batch.
