@@ -24,7 +24,7 @@ DP_MODES = ("none", "distributed", "central")
 DP_NOISES = ("skellam", "gaussian")
 _UNHASHED = ("checkpoint_every",)  # changes what is kept on the way, never the model
 _DP = ("dp", "epsilon", "delta", "dp_unit", "norm_clip", "dp_noise")  # without effect where dp is none
-_EXACT = ("plain", "secagg", "secagg+")  # schemes whose sums are exact integers, with a floor of honest ones
+EXACT = ("plain", "secagg", "secagg+")  # schemes whose sums are exact integers, with a floor of honest ones
 
 # name -> (smallest, largest) allowed value of a number.
 _RANGES: dict[str, tuple[float, float]] = {
@@ -132,8 +132,8 @@ class TrainOptions:
                 raise InputError(f"--dp {self.dp} needs a positive --{name.replace('_', '-')}")
         if self.dp_noise not in DP_NOISES:
             raise InputError(f"dp_noise {self.dp_noise!r} is not known: use one of {', '.join(DP_NOISES)}")
-        if self.scheme not in _EXACT:
-            raise InputError(f"--dp {self.dp} runs with {', '.join(_EXACT)}, not with {self.scheme}")
+        if self.scheme not in EXACT:
+            raise InputError(f"--dp {self.dp} runs with {', '.join(EXACT)}, not with {self.scheme}")
         if self.dp_unit not in ("client", "person"):
             raise InputError(f"--dp {self.dp} protects a client, not a {self.dp_unit}: use --dp-unit client")
         if self.dp_unit == "person" and self.clients != "subject":

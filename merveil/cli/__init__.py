@@ -32,6 +32,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "audit": ("audit", "run the audits: every claim of SECURITY.md, tried"),
     "compare": ("compare", "schemes side by side: recognition, leakage, cost, guarantee, as one report"),
     "federation": ("federation", "identities and the signed roster of a federation"),
+    "privacy": ("privacy", "epsilon or noise of given settings, and the subjects they need"),
     "bench": ("bench", "time and bytes of one round of a scheme"),
     "demo": ("demo", "synthetic faces to a report, in a few minutes"),
 }

@@ -269,4 +269,6 @@ def solve(
         if reached <= target:
             return found
         high *= 1.002
-    raise LocalError(f"the noise tables are too coarse for delta {delta:g}: raise delta")
+    raise LocalError(
+        f"epsilon {target:g} is so large that the noise's cut tail costs more than delta {delta:g}: lower epsilon"
+    )

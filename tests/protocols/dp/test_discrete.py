@@ -145,6 +145,11 @@ def test_check_holds_a_round_against_the_guarantee():
             m.check(params(**wrong))
 
 
+def test_an_epsilon_that_the_cut_tail_cannot_carry_is_refused():
+    with pytest.raises(LocalError, match="lower epsilon"):
+        solve("skellam", 200, 20, 8, 1.0, target=80.0, delta=1e-5, rounds=30)
+
+
 def test_refusals():
     m = plan("skellam", 10, 5, 3, 1.0, 1.0)
     with pytest.raises(LocalError, match="coordinate 3"):
