@@ -50,7 +50,7 @@ MODELS: dict[str, ModelInfo] = {
         recipes={
             # Chosen by mer/selection.py (tools/select_recipe.py repeats it): nested validation on training
             # persons of the two-part development archive, 4 outer groups with 4 inner folds each, seed 0,
-            # over rates 5e-4 to 3e-3, 20 to 200 epochs, label smoothing .1 and AdamW decay .1 and 1 (at 2e-3):
+            # over rates 5e-4 to 3e-3, 20 to 200 epochs, label smoothing .1, AdamW decay .1 and 1 (at 2e-3):
             # mean inner UF1 .743. No LOSO score was looked at. From 50 to 80 epochs it differs by a point.
             "default": Recipe(epochs=60, lr=1e-3, class_weights=True),
             # The same for norm=batch (rates 5e-4 and 1e-3, 20 to 120 epochs): mean inner UF1 .734.
