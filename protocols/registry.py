@@ -10,6 +10,7 @@ from merveil.protocols.session import Scheme
 # module and class, so that a scheme's dependencies load only when it is used
 _SCHEMES = {
     "plain": ("merveil.protocols.plain", "Plain"),
+    "ckks": ("merveil.protocols.ckks", "Ckks"),
     "secagg": ("merveil.protocols.secagg", "SecAgg"),
     "secagg+": ("merveil.protocols.secagg", "SecAggPlus"),
 }

@@ -31,11 +31,20 @@ def read(stream: BinaryIO) -> bytes:
     return stream.read(size) if size else b""
 
 
+def _params(fields: dict[str, Any]) -> Params:
+    """Parameters from their fields; ckks has a class of its own."""
+    if fields["scheme"] != "ckks":
+        return Params(**fields)
+    from merveil.protocols.ckks.params import from_fields
+
+    return from_fields(fields)
+
+
 class Bench:
     """One server session and the time it took. seconds: before the last phase; unmask: in it."""
 
     def __init__(self, setting: dict[str, Any]) -> None:
-        params = Params(**setting["params"])
+        params = _params(setting["params"])
         threads = setting["threads"]
         self._last = get(params.scheme).phases[-1] if len(get(params.scheme).phases) > 1 else None
         self.server = server_session(

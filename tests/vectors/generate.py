@@ -35,6 +35,7 @@ from merveil.protocols.session import SPENT
 Fields = dict[str, Any]
 SEED = b"merveil vectors 1"
 NOW = 1_700_000_000
+APART = {"ckks"}  # megabytes a round, and smudging by floats: digests in tests/protocols/ckks instead
 
 
 def rng(name: str) -> SeededRng:
@@ -509,7 +510,9 @@ def files() -> dict[str, str]:
     }
     out = {f"{name}.json": {"format": 1, "vectors": rows} for name, rows in groups.items()}
     out |= {
-        f"round-{name.replace('+', '-plus')}.json": {"format": 1, **whole_round(name)} for name in names()
+        f"round-{name.replace('+', '-plus')}.json": {"format": 1, **whole_round(name)}
+        for name in names()
+        if name not in APART
     }
     return {name: json.dumps(value, indent=1) + "\n" for name, value in out.items()}
 

@@ -54,7 +54,7 @@ def test_bad_vectors_are_named_by_their_fault_and_good_ones_succeed() -> None:
         assert bad is ("_" in v["name"]), v["name"]
 
 
-@pytest.mark.parametrize("scheme", names())
+@pytest.mark.parametrize("scheme", [name for name in names() if name not in GENERATE.APART])
 def test_a_recorded_round_plays_again(scheme: str) -> None:
     """A server fed with the recorded client frames sends the recorded server frames and finds the sum."""
     value = json.loads((HERE / f"round-{scheme.replace('+', '-plus')}.json").read_text())
