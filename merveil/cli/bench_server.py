@@ -33,7 +33,15 @@ def read(stream: BinaryIO) -> bytes:
 
 
 def _params(fields: dict[str, Any]) -> Params:
-    """Parameters from their fields; ckks has a def peak_bytes() -> int:
+    """Parameters from their fields; ckks has a class of its own."""
+    if fields["scheme"] != "ckks":
+        return Params(**fields)
+    from merveil.protocols.ckks.params import from_fields
+
+    return from_fields(fields)
+
+
+def peak_bytes() -> int:
     """Largest resident size of this process. On Linux from the kernel's own line: getrusage also counts the
     parent's size at the fork, before this program was loaded."""
     try:
@@ -43,14 +51,6 @@ def _params(fields: dict[str, Any]) -> Params:
         return peak if sys.platform == "darwin" else 1024 * peak
     line = next(row for row in status.splitlines() if row.startswith("VmHWM:"))
     return 1024 * int(line.split()[1])
-
-
-class of its own."""
-    if fields["scheme"] != "ckks":
-        return Params(**fields)
-    from merveil.protocols.ckks.params import from_fields
-
-    return from_fields(fields)
 
 
 class Bench:
