@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, default=Path("merveil-demo"), metavar="DIR", help="default merveil-demo")
     add("--subjects", type=int, default=24, help="synthetic people (default 24)")
     add("--clips", type=int, default=8, help="clips of each (default 8)")
-    add("--rounds", type=int, default=40, help="federated rounds (default 40)")
+    add("--rounds", type=int, default=30, help="federated rounds (default 30)")
     add("--seed", type=int, default=0, help="of faces, folds, training and attacks (default 0)")
 
 
