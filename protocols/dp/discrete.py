@@ -270,5 +270,5 @@ def solve(
             return found
         high *= 1.002
     raise LocalError(
-        f"epsilon {target:g} is so large that the noise's cut tail costs more than delta {delta:g}: lower epsilon"
+        f"epsilon {target:g} is so large that the noise's cut tail exceeds delta {delta:g}: lower epsilon"
     )
