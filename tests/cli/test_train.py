@@ -182,10 +182,6 @@ def test_an_unwritable_place_is_exit_code_1(
 def test_a_protocol_abort_is_exit_code_3(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from merveil.protocols.registry import names
-
-    if "secagg" not in names():
-        pytest.skip("secagg is not there")
     words = ["train", "--data", data, "--out", tmp_path / "a", "--scheme", "secagg", "--drop-rate", "0.8"]
     code, _, err = call(capsys, *words, *FAST, "--rounds", "20")
     assert code == 3 and "BELOW_THRESHOLD" in err
