@@ -6,8 +6,9 @@ Dropout is off and the local batch is full, so that a failed attack is not luck.
 Persons are split once: those outside the federation are the attacker's public data.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from merveil.attacks.base import Adversary, Public
 from merveil.fl.aggregator import SecureAggregator
+from merveil.fl.dp import PrivateAggregator
 from merveil.mer.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,7 +38,10 @@ class Setting:
 
 @dataclass(frozen=True)
 class Task:
-    """The recognition task a federation works on; lr and clip as the federated defaults have them."""
+    """The recognition task a federation works on; lr and clip as the federated defaults have them.
+
+    private: makes the aggregator of a run with differential privacy, from the update's length and the cohort.
+    """
 
     archive: "Archive" = field(repr=False)
     model: str = "ststnet"
@@ -44,6 +49,7 @@ class Task:
     lr: float = 1.0
     clip: float = 8.0
     bits: int = 16
+    private: Callable[[int, int], PrivateAggregator] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +124,12 @@ def _round(
     sizes = [setting.clips] * setting.cohort
     if setting.weighted:
         sizes = [int(v) for v in rng.integers(1, public.max_weight + 1, setting.cohort)]
-    aggregate = aggregator(scheme, public).mean(updates, weights=sizes if setting.weighted else None)
+    if task.private is None:
+        aggregate = aggregator(scheme, public).mean(updates, weights=sizes if setting.weighted else None)
+    else:
+        model = sha256(public.start.tobytes()).digest()
+        aggregate = task.private(public.start.size, setting.cohort).mean(updates, model_hash=model)
+        public = replace(public, aggregate=aggregate.value)
     k = len(task.archive.classes)
     truth = Truth(
         archive=task.archive,
