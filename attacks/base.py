@@ -96,7 +96,8 @@ class Finding:
     score and chance are in the unit of `statistic`; larger is worse for the clients. ci95: two-sided 95 %
     interval; strict: two-sided 99.8 % interval, which alone may call a claim broken (false alarm 1e-3).
     n counts `unit`s, the independent things that were guessed. mde: the least score that this n tells from
-    chance with 95 % power at that false alarm. details: further named figures.
+    chance with 95 % power at that false alarm. details: further named figures. held: share of the plays in
+    which the defence that the catalogue names was seen; below 1 the claim counts as broken.
     """
 
     score: float
@@ -108,6 +109,7 @@ class Finding:
     statistic: str
     mde: float
     details: Mapping[str, float] = field(default_factory=dict)
+    held: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
         """The fields that `docs/schemas/attack.json` lists."""
@@ -121,6 +123,7 @@ class Finding:
             "unit": self.unit,
             "statistic": self.statistic,
             "details": dict(self.details),
+            "held": self.held,
         }
 
 
@@ -147,7 +150,8 @@ class Attack:
     infer(view, public, rng) -> guess, round by round; score(guesses, truths, rng) -> Finding over all rounds.
     setting names the entry of `attacks.settings.SETTINGS` that it is tried on. on_sum: it reads the published
     sum, so no exact secure aggregation can stop it (a non-claim).
-    plain_words: the question in a study coordinator's words.
+    plain_words: the question in a study coordinator's words. tries, schemes: of an attack in the setting
+    "protocol", how many plays the quick form has and which schemes it applies to (none named: all).
     """
 
     id: str
@@ -160,3 +164,5 @@ class Attack:
     rule: Rule
     source: str
     on_sum: bool = False
+    tries: int = 0
+    schemes: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from merveil.attacks.base import Attack, Finding
+from merveil.attacks.protocol import Build, Field, sound
 from merveil.attacks.scenario import Case, Setting, Task, largest_cohort, record
 from merveil.attacks.wire import Wire
 from merveil.mer.errors import InputError
@@ -60,6 +61,8 @@ def try_attack(
     """One attack against one scheme's real frames. InputError: too little data for its setting."""
     if attack.setting == "wire":
         return try_on_wires(attack, scheme, [Wire(scheme)], seed)
+    if attack.setting == "protocol":
+        return try_on_fields(attack, sound(scheme), seed)
     chosen = fitted(setting or SETTINGS[attack.setting], task)
     cases = record(task, scheme, chosen, attack.adversary, seed)
     guesses, finding = run(attack, cases, seed)
@@ -72,6 +75,18 @@ def try_on_wires(attack: Attack, scheme: str, wires: Sequence[Wire], seed: int) 
     nothing: Any = None
     guesses = [attack.infer(wire, nothing, rng) for wire in wires]
     return Trial(attack, scheme, attack.score(guesses, [None] * len(guesses), rng), guesses, [])
+
+
+def try_on_fields(attack: Attack, build: Build, seed: int, times: int = 1) -> Trial:
+    """A protocol attack, played on fresh federations of a build; `times` as often as its quick form."""
+    rng = np.random.default_rng([seed, 97])
+    guesses, truths = [], []
+    nothing: Any = None
+    for number in range(attack.tries * times):
+        ground = Field(build, rng, number)
+        guesses.append(attack.infer(ground, nothing, rng))
+        truths.append(ground.scorer())
+    return Trial(attack, build.label, attack.score(guesses, truths, rng), guesses, [])
 
 
 def cohort_curve(
@@ -87,4 +102,13 @@ def cohort_curve(
     return found
 
 
-__all__ = ["COHORTS", "SETTINGS", "Trial", "cohort_curve", "run", "try_attack", "try_on_wires"]
+__all__ = [
+    "COHORTS",
+    "SETTINGS",
+    "Trial",
+    "cohort_curve",
+    "run",
+    "try_attack",
+    "try_on_fields",
+    "try_on_wires",
+]

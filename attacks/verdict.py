@@ -26,6 +26,8 @@ def judge(finding: Finding, control: Finding, rule: Rule) -> Verdict:
     """Verdict on one claim for one scheme; larger scores are worse for the clients."""
     if not succeeded(control, rule):
         return Verdict.CONTROL_FAILED
+    if finding.held < 1:  # the attack found nothing, but nobody refused it either: luck is no defence
+        return Verdict.BROKEN
     harmless = finding.chance + rule.margin
     if finding.strict[0] > harmless or (finding.strict[0] > finding.chance and finding.ci95[1] > harmless):
         return Verdict.BROKEN
