@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from merveil.cli import OK, print_json, say
+from merveil.report.mechanism import DELTA, NORM_CLIP
 
 HELP = "schemes side by side: recognition, leakage, cost, guarantee, as one report"
 
@@ -17,7 +18,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="F.npz",
         help="archive of features, or synthetic[:subjects=24,clips=8,seed=0]",
     )
-    add("--schemes", metavar="A,B,...", help="default: every scheme that is built")
+    add(
+        "--schemes",
+        metavar="A,B,...",
+        help="SCHEME, or SCHEME:distributed|central:EPSILON with differential privacy on top "
+        "(default: every scheme that is built)",
+    )
+    add("--delta", type=float, default=DELTA, help=f"delta of private mechanisms (default {DELTA:g})")
+    add(
+        "--norm-clip",
+        type=float,
+        default=NORM_CLIP,
+        help=f"bound of an update's 2-norm under them (default {NORM_CLIP:g})",
+    )
     add("--out", required=True, type=Path, metavar="DIR", help="new folder, or one of an earlier comparison")
     add("--model", default="ststnet", help="network (default ststnet)")
     add("--rounds", type=int, help="federated rounds (default: frozen with the model)")
@@ -30,15 +43,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from merveil.cli.data import open_data
     from merveil.mer.extras import need
-    from merveil.protocols.registry import names
     from merveil.report.collect import Progress, Settings, check, collect, stages
+    from merveil.report.mechanism import parse_all
     from merveil.report.parts import open_out
     from merveil.report.render import write
 
     for module, extra in (("torch", "mer"), ("scipy", "attacks"), ("jinja2", "report")):
         need(module, extra)
-    schemes = tuple(args.schemes.split(",")) if args.schemes else names()
-    settings = Settings(args.data, schemes, args.model, args.protocol, args.clients, args.rounds, args.seed)
+    settings = Settings(
+        source=args.data,
+        mechanisms=parse_all(args.schemes),
+        model=args.model,
+        protocol=args.protocol,
+        clients=args.clients,
+        rounds=args.rounds,
+        seed=args.seed,
+        delta=args.delta,
+        norm_clip=args.norm_clip,
+    )
     check(settings)
     open_out(args.out)
     archive = open_data(args.data)

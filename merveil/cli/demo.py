@@ -18,6 +18,7 @@ HELP = "synthetic faces to a report, in a few minutes"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--out", type=Path, default=Path("merveil-demo"), metavar="DIR", help="default merveil-demo")
+    add("--schemes", metavar="A,B,...", help="as `merveil compare` takes them (default: every scheme)")
     add("--subjects", type=int, default=24, help="synthetic people (default 24)")
     add("--clips", type=int, default=8, help="clips of each (default 8)")
     add("--rounds", type=int, default=30, help="federated rounds (default 30)")
@@ -27,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from merveil.mer.data.synthetic import Source, check_source
     from merveil.mer.extras import need
-    from merveil.protocols.registry import names
     from merveil.report.collect import Progress, Settings, check, collect, stages
+    from merveil.report.mechanism import parse_all
     from merveil.report.parts import open_out
     from merveil.report.render import write
 
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     started = perf_counter()
     source = Source(args.subjects, args.clips, args.seed)
     check_source(source)
-    settings = Settings(str(source), names(), rounds=args.rounds, seed=args.seed)
+    settings = Settings(str(source), parse_all(args.schemes), rounds=args.rounds, seed=args.seed)
     check(settings)
     open_out(args.out)
     progress = Progress(say, stages(settings) + 1)

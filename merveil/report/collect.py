@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from merveil.mer.errors import InputError
-from merveil.protocols.registry import names
 from merveil.report import measure, words
+from merveil.report.mechanism import DELTA, NORM_CLIP, Mechanism
 from merveil.report.parts import Parts, open_out
 
 if TYPE_CHECKING:
@@ -27,15 +27,29 @@ Stage = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Settings:
-    """What to compare. rounds None: the number frozen with the model."""
+    """What to compare. rounds None: the number frozen with the model.
+
+    delta, norm_clip: of the mechanisms with differential privacy.
+    """
 
     source: str
-    schemes: tuple[str, ...]
+    mechanisms: tuple[Mechanism, ...]
     model: str = "ststnet"
     protocol: str = "kfold:5"
     clients: str = "subject"
     rounds: int | None = None
     seed: int = 0
+    delta: float = DELTA
+    norm_clip: float = NORM_CLIP
+
+    @property
+    def bare(self) -> tuple[str, ...]:
+        """The schemes, without differential privacy."""
+        return tuple(m.scheme for m in self.mechanisms if not m.private)
+
+    @property
+    def private(self) -> tuple[Mechanism, ...]:
+        return tuple(m for m in self.mechanisms if m.private)
 
 
 @dataclass
@@ -59,17 +73,11 @@ class Progress:
 
 
 def check(settings: Settings) -> None:
-    """InputError for an unknown scheme, model, protocol or client rule, before anything runs."""
+    """InputError for an unknown model, protocol or client rule, before anything runs."""
     from merveil.fl.clients import parse_clients
     from merveil.mer.data.splits import parse_protocol
     from merveil.mer.models.registry import get
 
-    known = names()
-    for scheme in settings.schemes:
-        if scheme not in known:
-            raise InputError(f"there is no scheme {scheme!r}; there are: {', '.join(known)}")
-    if not settings.schemes or len(set(settings.schemes)) != len(settings.schemes):
-        raise InputError("--schemes names each scheme to compare once, such as plain,secagg+")
     parse_protocol(settings.protocol)
     parse_clients(settings.clients)
     if get(settings.model).kind != "network":
@@ -80,7 +88,8 @@ def check(settings: Settings) -> None:
 
 def stages(settings: Settings) -> int:
     """How many stages `collect` reports."""
-    return 2 + 3 * len(settings.schemes)
+    private = len(settings.private)
+    return 2 + 3 * len(settings.bare) + 2 * private + (private > 0)
 
 
 def collect(archive: "Archive", settings: Settings, out: Path, progress: Progress) -> dict[str, Any]:
@@ -97,15 +106,22 @@ def collect(archive: "Archive", settings: Settings, out: Path, progress: Progres
         "clients": settings.clients,
         "rounds": settings.rounds,
         "seed": settings.seed,
+        "delta": settings.delta,
+        "norm_clip": settings.norm_clip,
         "versions": versions(),
     }
     parts = Parts(open_out(out), shared)
     control = progress.run(
         "positive controls", lambda: parts.get("controls", lambda: measure.controls(task, settings))
     )
-    schemes = [_scheme(archive, task, settings, parts, control, s, progress) for s in settings.schemes]
+    schemes: list[dict[str, Any]] = []
+    for m in sorted(settings.mechanisms, key=lambda m: m.private):
+        held = next((s for s in schemes if s["name"] == m.scheme), None)
+        schemes.append(_mechanism(archive, task, settings, parts, control, m, held, progress))
     sums = progress.run("what the sum tells", lambda: parts.get("sums", lambda: measure.sums(task, settings)))
+    noisy = _noisy_sums(task, settings, parts, progress)
     _same_as_plain(schemes)
+    pictures = {s["name"]: s.pop("pictures") for s in schemes}
     return {
         "format": FORMAT,
         "kind": "compare",
@@ -117,11 +133,12 @@ def collect(archive: "Archive", settings: Settings, out: Path, progress: Progres
         "seed": settings.seed,
         "schemes": schemes,
         "sums": sums["curves"],
+        "noisy_sums": noisy,
         "baselines": schemes[0]["recognition"].pop("baselines"),
         "disclosure": schemes[0]["recognition"].pop("disclosure"),
         "versions": versions(),
         "seconds": round(perf_counter() - started, 3),
-        "pictures": {"truth": control["truth"], **{s["name"]: s.pop("pictures") for s in schemes}},
+        "pictures": {"truth": control["truth"], **pictures},
     }
 
 
@@ -139,37 +156,60 @@ def about(archive: "Archive", source: str) -> dict[str, Any]:
     }
 
 
-def _scheme(
+def _mechanism(
     archive: "Archive",
     task: "Task",
     settings: Settings,
     parts: Parts,
     control: dict[str, Any],
-    scheme: str,
+    mechanism: Mechanism,
+    bare: dict[str, Any] | None,
     progress: Progress,
 ) -> dict[str, Any]:
+    """One row. bare: the row of the same scheme without noise, whose frames a private mechanism shares."""
+    name, key = mechanism.name, mechanism.key
     recognition = progress.run(
-        f"{scheme}: federated training",
-        lambda: parts.get(f"recognition-{scheme}", lambda: measure.recognition(archive, settings, scheme)),
+        f"{name}: federated training",
+        lambda: parts.get(f"recognition-{key}", lambda: measure.recognition(archive, settings, mechanism)),
     )
-    leakage = progress.run(
-        f"{scheme}: attacks",
-        lambda: parts.get(f"leakage-{scheme}", lambda: measure.leakage(task, settings, scheme, control)),
-    )
+    if bare is None:
+        leakage = progress.run(
+            f"{name}: attacks",
+            lambda: parts.get(f"leakage-{key}", lambda: measure.leakage(task, settings, key, control)),
+        )
+    else:
+        leakage = {"attacks": bare["leakage"], "pictures": bare["pictures"]}
     cost = progress.run(
-        f"{scheme}: cost of a round",
-        lambda: parts.get(f"cost-{scheme}", lambda: measure.cost(scheme, recognition)),
+        f"{name}: cost of a round",
+        lambda: parts.get(f"cost-{key}", lambda: measure.cost(mechanism, settings, recognition)),
     )
     return {
-        "name": scheme,
-        "what": words.what(scheme),
-        "trust": words.trust(scheme),
+        "name": name,
+        "mechanism": {"scheme": mechanism.scheme, "dp": mechanism.dp, "epsilon": mechanism.epsilon},
+        "what": words.what(mechanism.scheme) + words.noise(mechanism.dp),
+        "trust": words.trust(mechanism.scheme),
         "guarantee": recognition.pop("guarantee"),
         "recognition": recognition,
         "leakage": leakage["attacks"],
         "cost": cost,
         "pictures": leakage["pictures"],
     }
+
+
+def _noisy_sums(task: "Task", settings: Settings, parts: Parts, progress: Progress) -> list[dict[str, Any]]:
+    """What the sum tells with and without noise, at one cohort; empty without a private mechanism."""
+    if not settings.private:
+        return []
+    found: dict[str, Any] = progress.run(
+        "what noise leaves of the sum",
+        lambda: parts.get(
+            "noisy-sums",
+            lambda: measure.noisy_sums(task, settings),
+            mechanisms=[m.key for m in settings.private],
+        ),
+    )
+    points: list[dict[str, Any]] = found["points"]
+    return points
 
 
 def _same_as_plain(schemes: Sequence[dict[str, Any]]) -> None:

@@ -27,7 +27,7 @@ def build(result: Result) -> dict[str, Any]:
         "cards": [_rebuild_card(result), _recognition_card(result), _cost_card(result), _sum_card(result)],
         "gallery": _gallery(result),
         "table": [_row(s, result) for s in result["schemes"]],
-        "frontier": _frontier(result),
+        "frontiers": [_frontier(result), *_noisy_frontier(result)],
         "attacks_text": (
             "Dot: the attack's success. Bar: 95 % interval. Dashed: what guessing gives. An attack counts "
             "only if it wins where it must (its control); thresholds were fixed before the runs."
@@ -68,9 +68,14 @@ def _attack(scheme: Result, name: str) -> Result:
     return found
 
 
+def _bare(result: Result) -> list[Result]:
+    """The mechanisms whose single messages were attacked; noise on top does not change how those look."""
+    return [s for s in result["schemes"] if s["mechanism"]["dp"] == "none"]
+
+
 def _rebuild_card(result: Result) -> dict[str, Any]:
     items = []
-    for s in result["schemes"]:
+    for s in _bare(result):
         a = _attack(s, "A24")
         hit, luck = words.share(a["score"], a["n"]), a["chance"] * a["n"]
         by_luck = f"by luck {luck:.0f}" if luck >= 1 else "by luck less than 1"
@@ -95,6 +100,9 @@ def _recognition_card(result: Result) -> dict[str, Any]:
         text = f"Score (UF1, 1 is perfect) {r['uf1']:.2f}, plausibly between {low:.2f} and {high:.2f}."
         if s["name"] == "plain":
             verdict, tone = "Reference", ""
+        elif s["mechanism"]["dp"] != "none":
+            verdict, tone = "Yes", "warn"
+            text += " Noise is added on purpose: it bounds what the sum and the model tell."
         elif r["same_as_plain"] is None:
             verdict, tone = "Not compared", ""
         elif r["same_as_plain"]:
@@ -153,7 +161,7 @@ def _gallery(result: Result) -> dict[str, Any]:
             "images": [{"alt": f"true movement, {p['label']}", "uri": p["uri"]} for p in pictures["truth"]],
         }
     ]
-    for s in result["schemes"]:
+    for s in _bare(result):
         word, tone = words.VERDICTS[_attack(s, "A24")["verdict"]]
         uris = pictures[s["name"]]
         images = [{"alt": f"rebuilt under {s['name']}", "uri": u} for u in uris]
@@ -198,13 +206,14 @@ SHORT = {
 
 def _frontier(result: Result) -> dict[str, Any]:
     points = []
-    for s in result["schemes"]:
+    for s in _bare(result):
         a, r = _attack(s, "A24"), s["recognition"]
         tone = words.VERDICTS[a["verdict"]][1]
         points.append(
             svg.Point(s["name"], a["score"], tuple(a["ci95"]), r["uf1"], tuple(r["ci95"]["uf1"]), tone)
         )
     return {
+        "title": "Leakage of one message against recognition",
         "svg": svg.frontier(
             points, "share of participants picked out by a rebuilt clip", "recognition (UF1)"
         ),
@@ -213,13 +222,37 @@ def _frontier(result: Result) -> dict[str, Any]:
     }
 
 
+def _noisy_frontier(result: Result) -> list[dict[str, Any]]:
+    """Membership in the published sum against recognition, with and without noise; empty without noise."""
+    if not result["noisy_sums"]:
+        return []
+    scores = {s["name"]: s["recognition"] for s in result["schemes"]}
+    exact, points = result["schemes"][0]["recognition"], []
+    for p in result["noisy_sums"]:
+        r, leaks = scores.get(p["name"], exact), p["ci95"][0] > p["chance"]
+        figure = (p["score"], tuple(p["ci95"]), r["uf1"], tuple(r["ci95"]["uf1"]))
+        points.append(svg.Point(p["name"], *figure, "warn" if leaks else "good"))
+    first = result["noisy_sums"][0]
+    return [
+        {
+            "title": "Leakage of the sum against recognition: what differential privacy buys",
+            "svg": svg.frontier(
+                points, "AUC: a clip in the sum told from one outside", "recognition (UF1)", (0.4, 1.0)
+            ),
+            "text": "Every exact mechanism publishes the same sum, so all of them are one point here. Noise "
+            f"moves it. {first['cohort']} devices, {first['n']} {first['unit']}; an AUC of 0.5 is guessing. "
+            "The attack is one attack: the guarantee of a mechanism is its epsilon, not this figure.",
+        }
+    ]
+
+
 def _attacks(result: Result) -> list[dict[str, Any]]:
     from merveil.attacks.registry import get
 
     found = []
-    for first in result["schemes"][0]["leakage"]:
+    for first in _bare(result)[0]["leakage"]:
         attack = get(first["id"])
-        rows = [_attack_row(s["name"], _attack(s, first["id"])) for s in result["schemes"]]
+        rows = [_attack_row(s["name"], _attack(s, first["id"])) for s in _bare(result)]
         control = first["control"]
         found.append(
             {
@@ -255,7 +288,7 @@ def _figure(a: Result) -> str:
 def _quality(result: Result) -> list[dict[str, str]]:
     """For the inversion: image measures by scheme, beside the best guess without any message."""
     rows = []
-    for s in result["schemes"]:
+    for s in _bare(result):
         d = _attack(s, "A24")["details"]
         epe = d.get("relative_endpoint_error")
         rows.append(

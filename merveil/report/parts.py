@@ -48,7 +48,7 @@ class Parts:
     def get(self, name: str, make: Callable[[], dict[str, Any]], **own: Any) -> tuple[dict[str, Any], bool]:
         """The part of that name, made now or found: (part, whether it was found)."""
         key = key_of({**self.settings, "part": name, **own})
-        path = self.folder / f"{name.replace('+', '-plus')}.json"
+        path = self.folder / f"{name.replace('+', '-plus').replace(':', '-')}.json"
         held = self._read(path)
         if held.get("key") == key:
             return held["part"], True

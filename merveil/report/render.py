@@ -32,7 +32,7 @@ def html(result: Mapping[str, Any]) -> str:
     drawn = [
         row for part in (*page["attacks"], *(page["sums"] or {}).get("groups", ())) for row in part["rows"]
     ]
-    for holder in (*drawn, page["frontier"]):
+    for holder in (*drawn, *page["frontiers"]):
         holder["svg"] = need("markupsafe", "report").Markup(holder["svg"])
     return str(environment.from_string(text).render(page=page))
 
@@ -78,13 +78,14 @@ def _attack_tables(result: Mapping[str, Any]) -> list[str]:
         *head,
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for s in result["schemes"]:
+    for s in (s for s in result["schemes"] if s["mechanism"]["dp"] == "none"):
         for a in s["leakage"]:
             low, high = a["ci95"]
             lines.append(
                 f"| {a['id']} {a['title']} | {s['name']} | {a['verdict']} | {a['score']:.3f} ({low:.3f} to "
                 f"{high:.3f}) | {a['chance']:.3f} | {a['n']} {a['unit']} | {a['control']['score']:.3f} |"
             )
+    lines += _noise_table(result)
     lines += ["", "## What the published sum tells", "", "| attack | clients | score (95 %) | chance | n |"]
     lines.append("| --- | --- | --- | --- | --- |")
     for curve in result["sums"]:
@@ -94,6 +95,22 @@ def _attack_tables(result: Mapping[str, Any]) -> list[str]:
                 f"| {curve['id']} {curve['title']} | {p['cohort']} | {p['score']:.3f} ({low:.3f} to "
                 f"{high:.3f}) | {p['chance']:.3f} | {p['n']} {p['unit']} |"
             )
+    return lines
+
+
+def _noise_table(result: Mapping[str, Any]) -> list[str]:
+    """Membership in the sum with and without noise; nothing where no mechanism adds any."""
+    points = result["noisy_sums"]
+    if not points:
+        return []
+    lines = ["", f"## What noise leaves of the sum of {points[0]['cohort']} clients", ""]
+    lines += ["| mechanism | membership AUC (95 %) | chance | n |", "| --- | --- | --- | --- |"]
+    for p in points:
+        low, high = p["ci95"]
+        lines.append(
+            f"| {p['name']} | {p['score']:.3f} ({low:.3f} to {high:.3f}) | {p['chance']:.3f} | "
+            f"{p['n']} {p['unit']} |"
+        )
     return lines
 
 

@@ -50,6 +50,15 @@ def what(scheme: str) -> str:
     return SCHEMES.get(scheme, (f"the scheme {scheme}", ""))[0]
 
 
+def noise(dp: str) -> str:
+    """What differential privacy adds to the line on a scheme."""
+    return {
+        "none": "",
+        "distributed": "; each device adds its share of noise before it sends",
+        "central": "; the server, trusted with the sum, adds noise before it publishes",
+    }[dp]
+
+
 def trust(scheme: str) -> str:
     """Who could read a participant's data."""
     if scheme in SCHEMES:

@@ -18,6 +18,7 @@ from merveil.cli import main
 from merveil.mer.data.archive import Archive, save_archive
 from merveil.report import measure, png, svg
 from merveil.report.collect import Settings, stages
+from merveil.report.mechanism import parse_all
 
 SMALL = {
     "one-clip": Setting(clips=1, cohort=6, rounds=1),
@@ -75,8 +76,34 @@ def test_report_is_one_file_and_its_twins_agree(
     text = (out / "report.md").read_text()
     for value in (f"{plain['recognition']['uf1']:.3f}", result["data"]["sha256"], "yes, to the last bit"):
         assert value in text
-    total = stages(Settings("", ("plain", "secagg")))
+    total = stages(Settings("", parse_all("plain,secagg")))
     assert f"[{total}/{total}]" in said.err and "open " in said.err
+
+
+def test_noise_is_a_mechanism_of_its_own(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], schema: Any
+) -> None:
+    out = tmp_path / "report"
+    chosen = "plain,secagg,secagg:distributed:4,plain:central:4"
+    assert compare(data, out, "--schemes", chosen, "--norm-clip", "0.5", "--json") == 0
+    said = capsys.readouterr()
+    result = json.loads(said.out)
+    assert schema.check(result, schema.load("compare")) == []
+    plain, secure, noisy, central = result["schemes"]
+    assert noisy["mechanism"] == {"scheme": "secagg", "dp": "distributed", "epsilon": 4}
+    for row in (noisy, central):
+        private = row["recognition"]["privacy"]
+        assert private["epsilon"] <= 4 and private["norm_clip"] == 0.5
+        assert row["recognition"]["same_as_plain"] is False and "differential privacy" in row["guarantee"]
+    assert plain["recognition"]["privacy"] is None and noisy["leakage"] == secure["leakage"]
+    assert [p["name"] for p in result["noisy_sums"]] == ["exact sum", noisy["name"], central["name"]]
+    exact, distributed, _ = result["noisy_sums"]
+    assert distributed["score"] < exact["score"]
+    page = (out / "report.html").read_text()
+    assert "what differential privacy buys" in page and page.count('<svg class="frontier"') == 2
+    assert "What noise leaves of the sum" in (out / "report.md").read_text()
+    total = stages(Settings("", parse_all(chosen)))
+    assert f"[{total}/{total}]" in said.err
 
 
 def test_a_second_run_reuses_parts_and_another_seed_does_not(
@@ -115,7 +142,12 @@ def test_an_interrupt_leaves_parts_and_no_report(
     ("more", "word"),
     [
         (["--schemes", "plain,rot13"], "no scheme 'rot13'"),
-        (["--schemes", "plain,plain"], "each scheme to compare once"),
+        (["--schemes", "plain,plain"], "each mechanism to compare once"),
+        (["--schemes", "plain,plain:distributed"], "is no mechanism"),
+        (["--schemes", "plain,plain:sgd:8"], "is no mechanism"),
+        (["--schemes", "plain,plain:central:lots"], "must be a positive number"),
+        (["--schemes", "plain,plain:central:nan"], "must be a positive number"),
+        (["--schemes", "plain,secagg:distributed:8"], "add secagg to --schemes"),
         (["--model", "nope"], "no model 'nope'"),
         (["--rounds", "0"], "1 or more"),
         (["--protocol", "kfold"], "kfold"),
