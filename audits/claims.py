@@ -18,7 +18,7 @@ class Claim:
     id: str
     text: str
     attacks: tuple[str, ...]
-    applies: str  # "secure", "insecure" or "all"
+    applies: str  # "secure", "insecure", "all", or the name of one scheme
 
     @property
     def leak(self) -> bool:
@@ -26,10 +26,14 @@ class Claim:
         return self.id.startswith("N-")
 
     def covers(self, scheme: str) -> bool:
+        if self.applies in names():
+            return scheme == self.applies
         return self.applies == "all" or (scheme in SECURE_SCHEMES) == (self.applies == "secure")
 
     def why_not(self, scheme: str) -> str:
         """Why a scheme is skipped."""
+        if self.applies in names():
+            return f"{self.id} is about {self.applies} alone"
         if self.applies == "secure":
             return f"{self.id} is not claimed for {scheme}, which hides nothing from the server (N-01)"
         return f"{self.id} is about schemes without protection; {scheme} claims the opposite (C-01)"
