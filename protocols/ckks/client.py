@@ -113,10 +113,11 @@ class CkksClient:
         return self._guarded(lambda: self._take(kind, frame))
 
     def _take(self, kind: Kind, frame: Frame) -> Sequence[Frame]:
-        if self._repeated(kind, frame):
+        digest = frame.digest()
+        if self._repeated(kind, frame, digest):
             return ()
         frames = self._handle(kind, frame)
-        self._state.seen[kind] = frame.digest()
+        self._state.seen[kind] = digest
         return frames
 
     def _guarded(self, move: Callable[[], Sequence[Frame]]) -> Sequence[Frame]:
@@ -159,10 +160,10 @@ class CkksClient:
         parts = self._params.layout.ciphertexts * CIPHERTEXT_BYTES
         return 64 + n * (256 + max(PUBLIC_BYTES + msg.BOX, parts))
 
-    def _repeated(self, kind: Kind, frame: Frame) -> bool:
+    def _repeated(self, kind: Kind, frame: Frame, digest: bytes) -> bool:
         """A second frame of a kind: identical means late, different means the server equivocates."""
         first = self._state.seen.get(kind)
-        if first == frame.digest():
+        if first == digest:
             self.late += 1
             return True
         session = self._seat.context.digest if kind is Kind.KEYS else self._state.sid

@@ -24,7 +24,8 @@ except ImportError as error:
     raise LocalError("scheme 'ckks' needs numba: pip install 'merveil[ckks]'") from error
 
 
-def _compiled(function: Callable[..., None]) -> Callable[..., None]:
+def compiled(function: Callable[..., None]) -> Callable[..., None]:
+    """`function` by numba, cached on disk where that can be written."""
     try:
         return cast(Callable[..., None], numba.njit(cache=True, nogil=True)(function))
     except RuntimeError:  # neither the package's folder nor a cache folder can be written
@@ -64,7 +65,7 @@ def _tables() -> tuple[Any, ...]:
     return primes, up, up / primes[:, None], down, down / primes[:, None], size
 
 
-@_compiled
+@compiled
 def _forward(x: Any, primes: Any, powers: Any, ratios: Any) -> None:
     for k in range(x.shape[0]):
         for r in range(x.shape[1]):
@@ -88,7 +89,7 @@ def _forward(x: Any, primes: Any, powers: Any, ratios: Any) -> None:
                 half //= 2
 
 
-@_compiled
+@compiled
 def _inverse(x: Any, primes: Any, powers: Any, ratios: Any, size: Any) -> None:
     for k in range(x.shape[0]):
         for r in range(x.shape[1]):
@@ -123,7 +124,7 @@ def _inverse(x: Any, primes: Any, powers: Any, ratios: Any, size: Any) -> None:
                 row[j] = b
 
 
-@_compiled
+@compiled
 def _multiply_add(out: Any, a: Any, b: Any, primes: Any) -> None:
     """out += a*b; a row count of one is repeated."""
     for k in range(out.shape[0]):
@@ -142,7 +143,19 @@ def _multiply_add(out: Any, a: Any, b: Any, primes: Any) -> None:
                 out[k, r, j] = v - p if v >= p else v
 
 
-@_compiled
+@compiled
+def _add(out: Any, x: Any, primes: Any) -> None:
+    """out += x; a row count of one is repeated."""
+    for k in range(out.shape[0]):
+        kx = k % x.shape[0]
+        for r in range(out.shape[1]):
+            p = primes[r]
+            for j in range(out.shape[2]):
+                v = out[k, r, j] + x[kx, r, j]
+                out[k, r, j] = v - (p if v >= p else 0)
+
+
+@compiled
 def _scale_add(out: Any, x: Any, scalars: Any, primes: Any) -> None:
     """out = out*scalar + x, a scalar for each prime."""
     for k in range(out.shape[0]):
@@ -160,7 +173,7 @@ def _scale_add(out: Any, x: Any, scalars: Any, primes: Any) -> None:
                 out[k, r, j] = v - p if v >= p else v
 
 
-@_compiled
+@compiled
 def _reduce(out: Any, signed: Any, primes: Any) -> None:
     """Signed integers, |x| < 2^62, to residues: out[k, r] = signed[k] mod p_r."""
     for k in range(out.shape[0]):
@@ -177,7 +190,7 @@ def _reduce(out: Any, signed: Any, primes: Any) -> None:
                 out[k, r, j] = v
 
 
-@_compiled
+@compiled
 def _remainder(low: Any, error: Any, p: Any) -> None:
     """low = error - r, r being the representative of low + error modulo p next to zero."""
     for k in range(low.shape[0]):
@@ -188,7 +201,7 @@ def _remainder(low: Any, error: Any, p: Any) -> None:
             low[k, j] = error[k, j] - v
 
 
-@_compiled
+@compiled
 def _add_scale(out: Any, x: Any, scalars: Any, primes: Any) -> None:
     """out = (out + x)*scalar, a scalar for each prime; x may have more primes."""
     for k in range(out.shape[0]):
@@ -201,24 +214,6 @@ def _add_scale(out: Any, x: Any, scalars: Any, primes: Any) -> None:
                 v = a * w - np.int64(a * f) * p
                 v += p if v < 0 else 0
                 out[k, r, j] = v - (p if v >= p else 0)
-
-
-@_compiled
-def _binomial(out: Any, words: Any) -> None:
-    """Set bits of the low 21 bits minus those of the next 21, by halves."""
-    one, two, four, ten = np.uint64(1), np.uint64(2), np.uint64(4), np.uint64(16)
-    for j in range(out.shape[0]):
-        w = words[j]
-        total = np.int64(0)
-        for side in range(2):
-            x = w & np.uint64(0x1FFFFF)
-            x = x - ((x >> one) & np.uint64(0x155555))
-            x = (x & np.uint64(0x133333)) + ((x >> two) & np.uint64(0x133333))
-            x = (x + (x >> four)) & np.uint64(0x0F0F0F)
-            ones = np.int64(((x * np.uint64(0x010101)) >> ten) & np.uint64(0xFF))
-            total += ones if side == 0 else -ones
-            w = w >> np.uint64(21)
-        out[j] = total
 
 
 def _primes(rows: int, first: int) -> Any:
@@ -271,18 +266,9 @@ def divide(product: Residues, error: Residues, special: int, inverses: tuple[int
     return out
 
 
-def binomial(words: NDArray[np.uint64]) -> Residues:
-    """21 coin flips minus 21 coin flips from each word."""
-    out = np.empty(words.size, dtype=np.int64)
-    _binomial(out, words)
-    return out
-
-
 def add(out: Residues, x: Residues) -> Residues:
     """out += x modulo the primes, in place."""
-    primes = _primes(out.shape[1], 0)[:, None]
-    np.add(out, x, out=out)
-    np.subtract(out, primes, out=out, where=out >= primes)
+    _add(out, x, _primes(out.shape[1], 0))
     return out
 
 

@@ -5,6 +5,7 @@ Nothing here comes from numpy's generators. Distributions: uniform residues (by 
 """
 
 import hashlib
+from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR
 from numpy.typing import NDArray
 
 from merveil.protocols.ckks.constants import BITS, DEGREE, PRIMES
-from merveil.protocols.ckks.ring import Residues, binomial
+from merveil.protocols.ckks.ring import Residues, compiled
 from merveil.protocols.primitives.kdf import hash_fields
 from merveil.protocols.rng import Rng
 
@@ -79,6 +80,31 @@ def ternary(stream: Stream, count: int) -> Residues:
 def errors(stream: Stream, count: int) -> Residues:
     """Centred binomial of 21 minus 21 bits, standard deviation 3.24, shape (count, 4096)."""
     return binomial(stream.words(count * DEGREE)).reshape(count, DEGREE)
+
+
+@compiled
+def _binomial(out: Any, words: Any) -> None:
+    """Set bits of the low 21 bits minus those of the next 21, by halves."""
+    one, two, four, ten = np.uint64(1), np.uint64(2), np.uint64(4), np.uint64(16)
+    for j in range(out.shape[0]):
+        w = words[j]
+        total = np.int64(0)
+        for side in range(2):
+            x = w & np.uint64(0x1FFFFF)
+            x = x - ((x >> one) & np.uint64(0x155555))
+            x = (x & np.uint64(0x133333)) + ((x >> two) & np.uint64(0x133333))
+            x = (x + (x >> four)) & np.uint64(0x0F0F0F)
+            ones = np.int64(((x * np.uint64(0x010101)) >> ten) & np.uint64(0xFF))
+            total += ones if side == 0 else -ones
+            w = w >> np.uint64(21)
+        out[j] = total
+
+
+def binomial(words: NDArray[np.uint64]) -> Residues:
+    """21 coin flips minus 21 coin flips from each word."""
+    out = np.empty(words.size, dtype=np.int64)
+    _binomial(out, words)
+    return out
 
 
 def normals(stream: Stream, count: int, sigma: float) -> Residues:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from merveil.protocols.ckks.constants import BITS, DEGREE, PRIMES
+from merveil.protocols.ckks.packing import pack, unpack
 from merveil.protocols.ckks.ring import Residues
 from merveil.protocols.errors import AbortCode, RemoteError
-from merveil.protocols.primitives.packing import pack, unpack
 
 
 def polynomials_size(count: int, rows: int) -> int:
@@ -22,7 +22,7 @@ def polynomials_size(count: int, rows: int) -> int:
 
 def encode_polynomials(x: Residues) -> bytes:
     """Canonical bytes of residues, shape (count, rows, 4096)."""
-    flat = (np.ascontiguousarray(x[:, r]).reshape(-1).view(np.uint64) for r in range(x.shape[1]))
+    flat = (np.ascontiguousarray(x[:, r]).reshape(-1) for r in range(x.shape[1]))
     return b"".join(pack(part, BITS[r]) for r, part in enumerate(flat))
 
 
@@ -34,8 +34,10 @@ def decode_polynomials(data: bytes | memoryview, count: int, rows: int, sender: 
     at = 0
     for r in range(rows):
         end = at + count * DEGREE // 8 * BITS[r]
-        out[:, r] = unpack(data[at:end], count * DEGREE, BITS[r]).reshape(count, DEGREE)
-        if out[:, r].max() >= PRIMES[r]:
+        flat = np.empty(count * DEGREE, dtype=np.int64)
+        unpack(flat, memoryview(data)[at:end], BITS[r])
+        out[:, r] = flat.reshape(count, DEGREE)
+        if flat.max() >= PRIMES[r]:
             raise RemoteError("a residue is not below its prime", (sender,), AbortCode.BAD_CIPHERTEXT)
         at = end
     return out
