@@ -128,6 +128,7 @@ def to_json(mechanism: Mechanism) -> dict[str, Any]:
         "steps": mechanism.steps,
         "variance": str(mechanism.variance),
         "central": mechanism.central,
+        "tail": mechanism.tail,
     }
 
 

@@ -121,7 +121,15 @@ def epsilon(charged: Iterable[tuple[Release, int]], delta: float) -> float:
     share = 1 - 2**-12
     while share > 2**-12:  # any split that adds up to delta is a valid bound
         found = to_epsilon(curve, delta * share)
-        if found < 700 and delta * share + (1 + math.exp(found)) * float(omega) <= delta:
+        if _fits(found, omega, delta * (1 - share)):
             return found
         share = 1 - 2 * (1 - share)
     return math.inf
+
+
+def _fits(found: float, omega: Fraction, left: float) -> bool:
+    """Whether (1 + e^found) * omega <= left, in logarithms: e^found may exceed any float."""
+    if omega == 0:
+        return math.isfinite(found)
+    log_omega = math.log(omega.numerator) - math.log(omega.denominator)
+    return float(np.logaddexp(0.0, found)) + log_omega <= math.log(left)

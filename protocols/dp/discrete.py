@@ -10,7 +10,7 @@ Source: Kairouz, Liu, Steinke 2021 (rotation, conditional rounding), Agarwal, Ka
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -28,8 +28,9 @@ from merveil.protocols.rng import Rng, SystemRng
 Floats = NDArray[np.float64]
 Charged = Sequence[tuple[Release, int]]
 
-_TAIL = 12  # standard deviations of a share that are kept, and _MARGIN steps
+TAIL = 12  # standard deviations of a share that are kept, and _MARGIN steps; more for a large epsilon
 _MARGIN = 17
+_TAILS = (TAIL, 16, 20, 26, 34, 44, 56, 80)
 _FINENESS = 8  # grid steps of the clip for each sqrt(dim): rounding lengthens a vector by 0.4 % at most
 _TRIES = 2000  # of the rounding; each succeeds with chance >= 0.39
 _FINEST = Fraction(1, 16)  # grain of a variance
@@ -43,6 +44,7 @@ class Mechanism:
     kind: skellam or gaussian. dim: of an update. cohort: clients invited, n. honest: fewest honest survivors.
     norm_clip: largest 2-norm of an update, C. steps: grid steps from 0 to C. variance: of one noise share.
     central: the server adds one share to the sum, and clients none: it is trusted (m = 1).
+    tail: standard deviations at which a share is cut.
     """
 
     kind: str
@@ -53,12 +55,15 @@ class Mechanism:
     steps: int
     variance: Fraction
     central: bool = False
+    tail: int = TAIL
 
     def __post_init__(self) -> None:
         if not 1 <= self.honest <= self.cohort or (self.central and self.honest != 1):
             raise LocalError(f"{self.honest} honest noise shares of {self.cohort} clients do not go together")
         if not (math.isfinite(self.norm_clip) and self.norm_clip > 0 and self.steps >= 1):
             raise LocalError(f"the norm clip is positive, not {self.norm_clip}", AbortCode.INPUT_RANGE)
+        if not TAIL <= self.tail <= _TAILS[-1]:
+            raise LocalError(f"noise is cut at {TAIL} to {_TAILS[-1]} standard deviations, not {self.tail}")
 
     @property
     def size(self) -> int:
@@ -73,7 +78,7 @@ class Mechanism:
     @property
     def bound(self) -> int:
         """Largest magnitude of a noise share."""
-        return noise_bound(self.variance)
+        return noise_bound(self.variance, self.tail)
 
     @property
     def levels(self) -> int:
@@ -96,13 +101,17 @@ class Mechanism:
         return self.step * ((1 << (self.bits - 1)) - 1)
 
     def table(self) -> Table:
-        return table(self.kind, self.variance, self.bound)
+        return table(self.kind, self.variance, self.bound, table_bits(self.tail))
 
     def release(self) -> Release:
         """What one round costs, with the deviation of all shares of the cohort."""
         shares = self.size * (1 if self.central else self.cohort)
         omega = min(Fraction(1), shares * self.table().omega)
         return Release(self.kind, self.l2_squared, self.size, self.honest, self.variance, omega)
+
+    def ideal(self) -> Release:
+        """The same with uncut noise, for a search that shall not build a table each time."""
+        return Release(self.kind, self.l2_squared, self.size, self.honest, self.variance, Fraction(0))
 
     def noise_of_mean(self, survivors: int) -> float:
         """Standard deviation of a coordinate of the mean, update units, with all survivors' shares in it."""
@@ -180,9 +189,14 @@ def norm_bound(steps: int, size: int) -> int:
     return math.floor(min((steps + root) ** 2, steps**2 + size / 4 + steps + root / 2))
 
 
-def noise_bound(variance: Fraction) -> int:
+def noise_bound(variance: Fraction, tail: int = TAIL) -> int:
     """Where a share is cut."""
-    return math.ceil(_TAIL * math.sqrt(variance)) + _MARGIN
+    return math.ceil(tail * math.sqrt(variance)) + _MARGIN
+
+
+def table_bits(tail: int) -> int:
+    """Bits of a probability that resolve a Gaussian tail cut at `tail` standard deviations; 128 at 12."""
+    return 32 * math.ceil((tail * tail / 2 / math.log(2) + 24) / 32)
 
 
 def plan(
@@ -195,6 +209,7 @@ def plan(
     *,
     bits: int = 24,
     central: bool = False,
+    tail: int = TAIL,
 ) -> Mechanism:
     """The mechanism whose sum has noise of `multiplier` sensitivities, on the finest grid that `bits` allow.
 
@@ -206,7 +221,7 @@ def plan(
     def build(steps: int) -> Mechanism:
         wanted = multiplier**2 * norm_bound(steps, size) / honest
         grains = max(math.ceil(wanted / float(_FINEST)), 4)
-        return Mechanism(kind, dim, cohort, honest, norm_clip, steps, grains * _FINEST, central)
+        return Mechanism(kind, dim, cohort, honest, norm_clip, steps, grains * _FINEST, central, tail)
 
     coarsest, finest = max(1, math.isqrt(size) // 2), max(64, math.ceil(_FINENESS * math.sqrt(size)))
     if build(coarsest).levels > limit:
@@ -246,29 +261,40 @@ def solve(
     if before >= target:
         raise LocalError(f"the budget is spent: epsilon {before:.4g} of {target:g} at delta {delta:g}")
 
-    def cost(multiplier: float, exact: bool) -> tuple[float, Mechanism]:
-        found = plan(kind, dim, cohort, honest, norm_clip, multiplier, bits=bits, central=central)
-        size, m = found.size, found.honest
-        once = (
-            found.release()
-            if exact
-            else Release(kind, found.l2_squared, size, m, found.variance, Fraction(0))
+    def cost(multiplier: float, tail: int | None) -> tuple[float, Mechanism]:
+        """Epsilon and mechanism; without a tail the noise counts as uncut."""
+        found = plan(
+            kind, dim, cohort, honest, norm_clip, multiplier, bits=bits, central=central, tail=tail or TAIL
         )
+        once = found.release() if tail else found.ideal()
         return epsilon([*spent, (once, rounds)], delta), found
 
+    least = _least(lambda multiplier: cost(multiplier, None)[0] <= target)
+    if least is None:
+        raise LocalError(f"no noise reaches epsilon {target:g} at delta {delta:g}")
+    for tail in _TAILS:
+        high = least
+        for _ in range(20):
+            reached, found = cost(high, tail)
+            if reached <= target:
+                return found
+            if reached > 1.1 * target:  # the cut tail, not the noise, is what costs: keep more of it
+                break
+            high *= 1.002
+    raise LocalError(
+        f"epsilon {target:g} is so large that noise cut at {_TAILS[-1]} standard deviations exceeds delta "
+        f"{delta:g}: lower epsilon, which bounds nothing at this size"
+    )
+
+
+def _least(enough: Callable[[float], bool]) -> float | None:
+    """The least noise multiplier, within 0.05 %, that is enough; None where none is."""
     low, high = _LOWEST, _LOWEST
-    while cost(high, False)[0] > target:
+    while not enough(high):
         low, high = high, 2 * high
         if high > _HIGHEST:
-            raise LocalError(f"no noise reaches epsilon {target:g} at delta {delta:g}")
+            return None
     while high / low > 1.0005:
         middle = math.sqrt(low * high)
-        low, high = (middle, high) if cost(middle, False)[0] > target else (low, middle)
-    for _ in range(20):
-        reached, found = cost(high, True)
-        if reached <= target:
-            return found
-        high *= 1.002
-    raise LocalError(
-        f"epsilon {target:g} is so large that the noise's cut tail exceeds delta {delta:g}: lower epsilon"
-    )
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high

@@ -1,5 +1,6 @@
 """The mechanism: norm bound on the integers, rotation, headroom, noise at the floor, decoding."""
 
+import dataclasses
 from fractions import Fraction
 
 import numpy as np
@@ -145,9 +146,22 @@ def test_check_holds_a_round_against_the_guarantee():
             m.check(params(**wrong))
 
 
-def test_an_epsilon_that_the_cut_tail_cannot_carry_is_refused():
-    with pytest.raises(LocalError, match="lower epsilon"):
-        solve("skellam", 200, 20, 8, 1.0, target=80.0, delta=1e-5, rounds=30)
+@pytest.mark.parametrize("target", [40.0, 80.0, 300.0, 1000.0])
+def test_a_large_epsilon_keeps_more_of_the_tail(target):
+    m = solve("skellam", 200, 20, 8, 1.0, target=target, delta=1e-5, rounds=30)
+    reached = epsilon([(m.release(), 30)], 1e-5)
+    assert 0.97 * target < reached <= target
+    assert (m.tail > 12) == (target >= 80)
+    assert np.abs(m.encode(np.ones(200), PUBLIC, SystemRng())).max() <= m.levels
+
+
+def test_a_tail_cut_too_early_is_charged_and_shows():
+    """Control: epsilon 80 with noise cut at 12 standard deviations is not epsilon 80."""
+    m = solve("skellam", 200, 20, 8, 1.0, target=80.0, delta=1e-5, rounds=30)
+    short = dataclasses.replace(m, tail=12)
+    assert epsilon([(m.release(), 30)], 1e-5) <= 80 < epsilon([(short.release(), 30)], 1e-5)
+    with pytest.raises(LocalError, match="standard deviations, not 11"):
+        dataclasses.replace(m, tail=11)
 
 
 def test_refusals():

@@ -3,15 +3,17 @@
 Level of every statistical test here: a right sampler fails one in 10^6 runs, where the bytes are random.
 """
 
+from decimal import Decimal, getcontext
 from fractions import Fraction
-from math import exp, factorial, sqrt
+from math import erfc, exp, factorial, isqrt, sqrt
 
 import numpy as np
 import pytest
 from scipy.stats import chi2
 
+from merveil.protocols.dp.brackets import weights
 from merveil.protocols.dp.exact import IntegerCoins, discrete_gaussian
-from merveil.protocols.dp.sampling import KINDS, Table, table
+from merveil.protocols.dp.sampling import KINDS, ROUNDED, Table, table
 from merveil.protocols.errors import LocalError
 from merveil.protocols.rng import SeededRng, SystemRng
 
@@ -92,10 +94,10 @@ def test_samples_follow_the_exact_distribution(kind, variance):
     assert np.abs(draws).max() <= bound
 
 
-def test_the_chi_square_finds_a_variance_wrong_by_three_percent():
+def test_the_chi_square_finds_a_variance_wrong_by_six_percent():
     """Control: the test above at its sample size would not pass a sampler that is a little off."""
     draws = table("skellam", Fraction(9), 60).draw(200_000, SystemRng())
-    wanted = {k: pmf("skellam", k, Fraction(927, 100)) for k in range(-18, 19)}
+    wanted = {k: pmf("skellam", k, Fraction(954, 100)) for k in range(-18, 19)}
     assert chi_square(draws, wanted) < LEVEL
 
 
@@ -160,11 +162,63 @@ def test_ties_are_settled_by_the_lower_word(kind):
     assert t.draw(1, Words(first=edges[80] // 2**64 + 5, tie=0)).item() == 1
 
 
+@pytest.mark.parametrize("variance", [Fraction(16), Fraction(1001, 3), Fraction(1 << 20)])
+def test_rounded_masses_are_those_of_the_continuous_gaussian(variance):
+    """Against erfc in doubles, and the variance by Sheppard's correction."""
+    bound = 12 * isqrt(int(variance)) + 17
+    t = table(ROUNDED, variance, bound)
+    found, scale = t.probabilities(), sqrt(2 * variance)
+    for k in (0, 1, 3, int(2 * sqrt(variance))):
+        wanted = (erfc((k - 0.5) / scale) - erfc((k + 0.5) / scale)) / 2
+        assert float(found[bound + k]) == pytest.approx(wanted, rel=1e-9)
+    assert sum(found) == 1 and found == found[::-1] and 0 < t.omega < Fraction(1, 10**32)
+    if variance == 16:  # not the discrete Gaussian: Sheppard's correction
+        spread = float(sum(k * k * p for k, p in enumerate(found, -bound)))
+        assert spread == pytest.approx(16 + 1 / 12, rel=1e-9)
+
+
+def test_rounded_brackets_enclose_a_simpson_integral():
+    """Independent of the series: the cell's integral in 60-digit decimals."""
+    getcontext().prec = 60
+    v, n = Decimal(40), 400
+    kept, _ = weights(ROUNDED, Fraction(40), 80, 256)
+    for k in (0, 2, 9, 40, 75):
+        nodes = [Decimal(k) - Decimal("0.5") + Decimal(i) / n for i in range(n + 1)]
+        values = [(-x * x / (2 * v)).exp() for x in nodes]
+        simpson = values[0] + values[-1] + 4 * sum(values[1::2]) + 2 * sum(values[2:-1:2])
+        simpson /= 3 * n
+        low, high = (Decimal(e) / Decimal(2) ** 256 for e in kept[k])
+        assert low <= high <= low * (1 + Decimal(10) ** -40) + Decimal(2) ** -250
+        assert abs(simpson / low - 1) < Decimal(10) ** -11
+
+
+def test_rounded_samples_follow_the_exact_distribution():
+    variance = Fraction(901, 3)
+    draws = table(ROUNDED, variance, 300).draw(200_000, SystemRng())
+    scale = sqrt(2 * variance)
+    wanted = {k: (erfc((k - 0.5) / scale) - erfc((k + 0.5) / scale)) / 2 for k in range(-80, 81)}
+    assert chi_square(draws, wanted) > LEVEL
+
+
+@pytest.mark.parametrize("kind", [*KINDS, ROUNDED])
+def test_more_bits_follow_the_tail_further_down(kind):
+    short, long = (table(kind, Fraction(10_000), 1800, bits) for bits in (128, 256))
+    assert Fraction(1, 10**34) > short.omega > Fraction(1, 10**38)  # what 128 bits can resolve
+    assert long.omega < Fraction(1, 10**65)
+    apart = sum(abs(a - b) for a, b in zip(short.probabilities(), long.probabilities()))
+    assert apart / 2 <= short.omega
+    assert len(long.draw(1000, SystemRng())) == 1000
+
+
 def test_refusals():
     with pytest.raises(LocalError, match="not known"):
         table("laplace", Fraction(4), 20)
     with pytest.raises(LocalError, match="too fine"):
         table("skellam", Fraction(1, 8), 20)
+    with pytest.raises(LocalError, match="rounded noise"):
+        table(ROUNDED, Fraction(4), 20)
+    with pytest.raises(LocalError, match="whole bytes"):
+        table("skellam", Fraction(4), 20, 100)
     with pytest.raises(LocalError, match="cut at"):
         table("skellam", Fraction(4), 0)
     with pytest.raises(LocalError, match="positive"):
