@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from merveil.mer.data.motion import Landmarks
 from merveil.mer.data.synthetic import Truth, animate, expose
 from merveil.mer.extras import need
+from merveil.mer.features.face import Box, levelling
 from merveil.mer.features.opencv import opencv
 
 LEFT, TOP, SIDE = 115, 4, 220  # the part of the photograph used, px
@@ -47,3 +48,24 @@ def portrait_clip(
         still, marks, head_mask(still.shape, marks), label, rng, strength=strength
     )
     return expose(moved, rng, noise=noise, drift=drift), onset, apex, truth
+
+
+def flow_in_square(exact: NDArray[np.float32], box: Box, side: int) -> NDArray[np.float32]:
+    """A true flow of whole frames, [h, w, 2] pixels, as seen in a face's level square: [side, side, 2].
+
+    Vectors turn with the square and are in its pixels.
+    """
+    cv2 = opencv()
+    matrix = levelling(box)
+    square = cv2.warpAffine(exact, matrix, (box.side, box.side), borderMode=cv2.BORDER_REPLICATE)
+    turned = square @ matrix[:, :2].T.astype(np.float32)
+    return np.asarray(cv2.resize(turned * np.float32(side / box.side), (side, side)), dtype=np.float32)
+
+
+def turn_film(frames: NDArray[np.uint8], degrees: float) -> NDArray[np.uint8]:
+    """All frames turned clockwise about their middle, as by a camera held askew: uint8 [t, h, w]."""
+    cv2 = opencv()
+    height, width = frames.shape[1:]
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), -degrees, 1.0)
+    how = {"flags": cv2.INTER_CUBIC, "borderMode": cv2.BORDER_REPLICATE}
+    return np.stack([cv2.warpAffine(frame, turn, (width, height), **how) for frame in frames])

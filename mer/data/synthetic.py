@@ -256,13 +256,13 @@ def synthetic_archive(
 ) -> "Archive":
     """Clips -> face, flow, strain -> features -> Archive in memory, exactly as `merveil prepare` does.
 
-    settings: DIS flow by default, which takes 5 s for 192 clips where TV-L1 (the default of `merveil
-    prepare`) takes a minute. workers > 1 starts that many processes, so the calling script needs the usual
-    `__main__` guard.
+    settings: by default DIS flow, which takes 5 s for 192 clips where TV-L1 (the default of `merveil
+    prepare`) takes a minute, and no turning, since drawn faces are upright. workers > 1 starts that many
+    processes, so the calling script needs the usual `__main__` guard.
     """
     from merveil.mer.features.extract import Settings
     from merveil.mer.prepare import prepare_archive
 
     text = str(Source(subjects, clips, seed))
-    chosen = settings or Settings(flow="dis")
+    chosen = settings or Settings(flow="dis", align="none")
     return prepare_archive(text, "synthetic", settings=chosen, workers=workers, cache=cache)[0]

@@ -1,6 +1,6 @@
 """One clip of frames -> one feature image [28, 28, 3] in the order strain, v, u, with a record of how.
 
-The whole chain: face on the onset frame, one square crop for all frames, onset and apex, flow between the
+The whole chain: face on the onset frame, one level square for all frames, onset and apex, flow between the
 two, head motion taken out, strain, shrunk by area means, scaled. Nothing here looks at labels or at other
 clips.
 """
@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from merveil.mer.errors import InputError
+from merveil.mer.features import align, light, magnify, normalise, rigid
 from merveil.mer.features import apex as apexes
 from merveil.mer.features import face as faces
 from merveil.mer.features import flow as flows
-from merveil.mer.features import light, normalise, rigid
 from merveil.mer.features.opencv import opencv
 from merveil.mer.features.strain import optical_strain
 
-VERSION = 1  # part of the cache key: raise it when the same frames and settings give other features
+VERSION = 2  # part of the cache key: raise it when the same frames and settings give other features
 CHANNELS = ("strain", "v", "u")
 FACES = ("detect", "full")
 UNITS = ("face", "eyes")
@@ -30,9 +30,10 @@ MIN_CROP, MAX_CROP = 128, 512
 class Settings:
     """Everything that features depend on besides the frames; the defaults are merveil's own.
 
-    flow: tvl1 | dis. light: flat | none (slow lighting taken out first or not).
+    flow: tvl1 | tvl1-quick | dis. light: flat | none (slow lighting taken out first or not).
     normalise: percent | ststnet-compat. rigid: nose | median | similarity | none.
-    face: detect | full (frames are face crops already).
+    face: detect | full (frames are face crops already, and are not turned).
+    align: eyes | mesh | none, how a turned face is levelled. magnify: 1 (none) to 20.
     unit: face | eyes, the length that percent refers to. apex: auto | annotated | middle | spotted.
     crop: side of the face square in which flow is computed. size: side of the feature image.
     """
@@ -44,6 +45,8 @@ class Settings:
     face: str = "detect"
     unit: str = "face"
     apex: str = "auto"
+    align: str = "eyes"
+    magnify: float = 1.0
     crop: int = 140
     size: int = 28
 
@@ -53,6 +56,8 @@ class Settings:
         normalise.check_mode(self.normalise)
         rigid.check_mode(self.rigid)
         light.check_mode(self.light)
+        align.check_mode(self.align)
+        magnify.check_factor(self.magnify)
         for name, value, known in (
             ("face", self.face, FACES),
             ("unit", self.unit, UNITS),
@@ -68,6 +73,7 @@ class Settings:
     def describe_flow(self) -> str:
         """For an archive's meta: flow method with parameters, and the picture it was computed on."""
         rest = f"crop={self.crop} light={self.light} face={self.face} rigid={self.rigid}"
+        rest += f" align={self.align} magnify={self.magnify:g}"
         return f"{flows.describe(self.flow)} {rest}"
 
     def describe_normalisation(self) -> str:
@@ -80,7 +86,10 @@ def settings_from_meta(flow: str, normalisation: str, apex: str) -> Settings:
     InputError when the features come from elsewhere or from another version: a clip processed in any other
     way would not mean the same to the model.
     """
-    found = re.fullmatch(r"(\w+)\(.*\) crop=(\d+) light=(\w+) face=(\w+) rigid=(\w+)", flow)
+    found = re.fullmatch(
+        r"([\w-]+)\(.*\) crop=(\d+) light=(\w+) face=(\w+) rigid=(\w+)(?: align=(\w+) magnify=([\d.]+))?",
+        flow,
+    )
     scaled = re.fullmatch(r"([\w-]+) unit=(\w+) size=(\d+) extractor=merveil/(\d+)", normalisation)
     if found is None or scaled is None:
         raise InputError(
@@ -93,6 +102,8 @@ def settings_from_meta(flow: str, normalisation: str, apex: str) -> Settings:
         light=found[3],
         face=found[4],
         rigid=found[5],
+        align=found[6] or "none",  # versions before 2 did not turn faces, and are refused below
+        magnify=float(found[7] or 1),
         normalise=scaled[1],
         unit=scaled[2],
         size=int(scaled[3]),
@@ -110,7 +121,8 @@ def settings_from_meta(flow: str, normalisation: str, apex: str) -> Settings:
 @dataclass(frozen=True, eq=False)
 class Extraction:
     """x: feature image. onset_face, apex_face: the two crops. flow [c, c, 2] (px, head motion out),
-    strain [c, c]. box: the face in the frames. spotted: onset, apex, their source and signal."""
+    strain [c, c]. box: the face in the frames. aligned: eyes | mesh | none | upright (eyes not found) | full.
+    spotted: onset, apex, their source and signal."""
 
     x: NDArray[np.float32] | NDArray[np.uint8]
     onset_face: NDArray[np.uint8]
@@ -118,6 +130,7 @@ class Extraction:
     flow: NDArray[np.float32]
     strain: NDArray[np.float32]
     box: faces.Box
+    aligned: str
     spotted: apexes.Spotted
 
 
@@ -153,7 +166,7 @@ def extract(
         raise InputError(f"a clip needs at least 2 frames, and this one has {len(gray)}")
     if onset is not None and not 0 <= onset < len(gray):
         raise InputError(f"the onset is frame {onset}, but the clip has frames 0 to {len(gray) - 1}")
-    box = (faces.detect if settings.face == "detect" else faces.whole)(gray[onset or 0])
+    box, aligned = find_face(gray[onset or 0], settings)
     if settings.apex == "spotted" or (settings.apex == "auto" and apex is None):
         squares = faces.crop(gray, box, settings.crop)
         spotted = apexes.choose(squares, settings.apex, onset, apex, least)
@@ -161,11 +174,19 @@ def extract(
     else:
         spotted = apexes.choose(gray, settings.apex, onset, apex)
         pair = faces.crop(gray[[spotted.onset, spotted.apex]], box, settings.crop)
-    first, second = (light.flatten(face, settings.light) for face in pair)
+    moved = magnify.magnify(pair[0], pair[1], settings.magnify)
+    first, second = (light.flatten(face, settings.light) for face in (pair[0], moved))
     field = rigid.remove_rigid(flows.flow(first, second, settings.flow), settings.rigid)
     strain = optical_strain(field)
     x = feature_image(field, strain, pair[0], settings)
-    return Extraction(x, pair[0], pair[1], field, strain, box, spotted)
+    return Extraction(x, pair[0], pair[1], field, strain, box, aligned, spotted)
+
+
+def find_face(gray: NDArray[np.uint8], settings: Settings) -> tuple[faces.Box, str]:
+    """The square of one grey frame, and how it was levelled (see align.locate); `full` for crops."""
+    if settings.face == "full":
+        return faces.whole(gray), "full"
+    return align.locate(gray, settings.align)
 
 
 def feature_image(

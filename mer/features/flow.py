@@ -51,7 +51,11 @@ DIS: Mapping[str, float] = MappingProxyType(
         "UseSpatialPropagation": True,
     }
 )
-METHODS: Mapping[str, Mapping[str, float]] = MappingProxyType({"tvl1": TVL1, "dis": DIS})
+# The same solver, stopped earlier: 3 times as fast, and on known motion no less exact (ADR 0088).
+TVL1_QUICK: Mapping[str, float] = MappingProxyType({**TVL1, "Epsilon": 0.03})
+METHODS: Mapping[str, Mapping[str, float]] = MappingProxyType(
+    {"tvl1": TVL1, "tvl1-quick": TVL1_QUICK, "dis": DIS}
+)
 MIN_SIDE = 16  # below this the pyramids of both methods have nothing to work on
 
 
@@ -70,7 +74,7 @@ def parameters(method: str) -> Mapping[str, float]:
 def make_solver(method: str) -> Any:
     """A solver with `calc(first, second, None)`; one may be used for many pairs of frames."""
     values = parameters(method)
-    if method == "tvl1":
+    if method != "dis":
         solver = with_optflow().optflow.DualTVL1OpticalFlow_create()
     else:
         cv2 = opencv()

@@ -30,11 +30,11 @@ def remove_rigid(flow: NDArray[np.float32], mode: str = "nose") -> NDArray[np.fl
     if mode == "median":
         return flow - np.median(flow, axis=(0, 1))
     if mode == "similarity":
-        return flow - _similarity(flow)
+        return flow - similarity(flow)
     return flow
 
 
-def _similarity(flow: NDArray[np.float32]) -> NDArray[np.float32]:
+def similarity(flow: NDArray[np.float32]) -> NDArray[np.float32]:
     """The shift, turn and growth that explain most of the field: least squares, reweighted by residual.
 
     u = a x - b y + c, v = b x + a y + d; weights 1 / (1 + (r / s)^2) with s the median residual, so that

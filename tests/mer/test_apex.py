@@ -92,7 +92,7 @@ def test_settings_are_read_back_from_the_meta_they_write(settings: Settings) -> 
     [
         ("unknown", "unknown", "merveil's extractor did not make"),
         (Settings().describe_flow().replace("Tau=0.25", "Tau=0.2"), None, "another version"),
-        (None, Settings().describe_normalisation().replace("merveil/1", "merveil/0"), "another version"),
+        (None, Settings().describe_normalisation().replace("merveil/2", "merveil/0"), "another version"),
     ],
 )
 def test_features_of_another_origin_are_refused(flow: str | None, scale: str | None, words: str) -> None:
