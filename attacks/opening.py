@@ -1,6 +1,6 @@
-"""What a server of `secagg` and `secagg+` can compute once it has shares, seeds or lists: masks, lists, words.
+"""What a server of `secagg` and `secagg+` can compute once it has shares, seeds or lists.
 
-Guarantees: every function reads frames that the adversary holds as server, and memory of clients that it owns.
+Guarantees: every function reads frames that the adversary holds as server, and draws of clients that it owns.
 Nothing here knows an honest client's session. Source: the layouts of docs/wire.md.
 """
 
@@ -67,12 +67,12 @@ def take_off(
     """The victim's residues without its self-mask (if the seed is known) and without the masks of `pairs`,
     peer -> mask key.
     """
-    total = residues(round_, victim)
-    own = [] if seed is None else [self_mask_key(session_id(round_, victim), seed)]
-    plus = own + [k for peer, k in pairs.items() if victim < peer]
+    total, bits = residues(round_, victim), round_.field.params.modulus_bits
+    if seed is not None:
+        add_masks(total, [], [self_mask_key(session_id(round_, victim), seed)])
+    plus = [k for peer, k in pairs.items() if victim < peer]
     minus = [k for peer, k in pairs.items() if victim > peer]
-    add_masks(total, minus, plus)  # what the client added is subtracted
-    bits = round_.field.params.modulus_bits
+    total -= round_.field.build.expand(bits, 0, total.size, plus, minus)
     return total & total.dtype.type((1 << bits) - 1)
 
 
@@ -89,14 +89,14 @@ def open_vector(round_: Round, victim: int, seed: bytes, key_seed: bytes) -> Cod
     return signed(round_, take_off(round_, victim, seed, pairs))
 
 
-def colluder_pairs(round_: Round, victim: int, colluders: Iterable[int]) -> dict[int, bytes]:
-    """Mask keys between the victim and clients of the adversary, from the draws on their tapes."""
-    found, sid = {}, session_id(round_, victim)
-    keys = adverts(round_)
-    for i in colluders:
-        secret = mask_scalar(round_.context.digest, round_.field.tapes[i].drawn["secagg/mask-key-seed"])
-        found[i] = pair_key(sid, secret, keys[victim].mask_key, i, victim)
-    return {i: k for i, k in found.items() if i in masked_with(round_, victim)}
+def colluder_pairs(round_: Round, victim: int) -> dict[int, bytes]:
+    """Mask keys between the victim and the adversary's clients, read before those mask and forget them."""
+    found = {}
+    for i in round_.field.corrupt:
+        key = round_.own(i)._state.masks.get(victim)
+        if key is not None:
+            found[i] = key
+    return found
 
 
 def from_answers(round_: Round, dealer: int, kind: int, alive: Mapping[int, bool]) -> Shares:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from merveil.attacks import stats
 from merveil.attacks.base import Finding, Score
 from merveil.attacks.protocol import Field
+from merveil.mer.extras import need
 
 Codes = NDArray[np.int64]
 
@@ -23,15 +24,17 @@ Codes = NDArray[np.int64]
 class Guess:
     """One play. vector: the victim's vector as recovered, or None. codes: what honest parties refused with.
 
-    right: for attacks that recover no vector, whether the play went the adversary's way.
+    right: for attacks that recover no vector, whether the play went the adversary's way. sample: values whose
+    distribution the score looks at.
     """
 
     victim: int = 0
     vector: Codes | None = field(default=None, repr=False)
     codes: tuple[str, ...] = ()
     right: bool = False
-    round: int = 1
+    which: int = 1  # number of the vector that was meant
     figures: Mapping[str, float] = field(default_factory=dict)
+    sample: NDArray[Any] | None = field(default=None, repr=False)
 
 
 def refusals(view: Field, *, among: Iterable[int] | None = None) -> tuple[str, ...]:
@@ -44,7 +47,7 @@ def won(guess: Guess, truth: Mapping[tuple[int, int], Codes]) -> bool:
     """Whether the play got the victim's vector to the last bit, or was right in its own terms."""
     if guess.vector is None:
         return guess.right
-    return bool(np.array_equal(guess.vector, truth[guess.victim, guess.round]))
+    return bool(np.array_equal(guess.vector, truth[guess.victim, guess.which]))
 
 
 def recovery(named: Iterable[str], statistic: str, unit: str = "plays") -> Score:
@@ -88,3 +91,14 @@ def proportion(
         mde=stats.proportion_detectable(n, chance, alpha=stats.STRICT_ALPHA),
         details=dict(details or {}), held=held,
     )  # fmt: skip
+
+
+def uniform_p(values: NDArray[Any], bins: int) -> float:
+    """p of a chi-square test that integers in [0, bins) are uniform."""
+    counts = np.bincount(np.asarray(values, dtype=np.int64), minlength=bins)
+    expected = len(values) / bins
+    statistic = float(((counts - expected) ** 2).sum() / expected)
+    return float(need("scipy.stats", "attacks").chi2.sf(statistic, bins - 1))
+
+
+UNIFORM_ALPHA = 1e-6  # secrets are fresh in every run, and a bench of many tests must not cry wolf

@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from merveil.fl.aggregator import SecureAggregator
 from merveil.protocols.api import client_session, make_context, server_session
 from merveil.protocols.context import Context
-from merveil.protocols.errors import Aborted, LocalError, MerveilError, RemoteError
+from merveil.protocols.errors import Aborted, LocalError, MerveilError, RemoteError, SessionSpent
 from merveil.protocols.frame import SERVER, Frame
 from merveil.protocols.identity import Coordinator, Identity, Roster
 from merveil.protocols.ledger import Ledger
 from merveil.protocols.params import Params
-from merveil.protocols.policy import Policy
+from merveil.protocols.policy import SECURE_SCHEMES, Policy
+from merveil.protocols.primitives.prg import mask_range
 from merveil.protocols.registry import get
 from merveil.protocols.rng import Rng, SystemRng
 from merveil.protocols.session import Phase
@@ -42,6 +43,7 @@ class Build:
     params: instead of the scheme's defaults for (cohort, dim, bits). client, server: session factories as
     `client_session` and `server_session`. rng: an honest client's source. enrol: how a client opens a roster.
     aggregator: scheme -> object with `mean`. policy: anchor -> a client's floor, None for the default one.
+    expand: pair mask key -> words, as `mask_range`: the algorithm is public.
     """
 
     scheme: str
@@ -55,6 +57,12 @@ class Build:
     enrol: Callable[[bytes, bytes], Roster] = Roster.open
     aggregator: Callable[..., Any] = SecureAggregator
     policy: Callable[[bytes], Policy] | None = None
+    expand: Callable[..., Any] = mask_range
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is weakened, so that the simulator can play the scheme of the registry too."""
+        return self.label == self.scheme
 
 
 def sound(scheme: str) -> Build:
@@ -87,8 +95,12 @@ def people(size: int) -> tuple[tuple[Identity, ...], Roster]:
 class Field:
     """One federation with fresh ledgers; the adversary's handle on it. `opened` rounds share the ledgers."""
 
-    def __init__(self, build: Build, rng: np.random.Generator, number: int = 0) -> None:
+    def __init__(
+        self, build: Build, rng: np.random.Generator, number: int = 0, seed: int = 0, scale: int = 1
+    ) -> None:
+        """number: of the play. seed: of simulated faults. scale: of what a play repeats; more with --full."""
         self.build, self.number, self._rng = build, number, rng
+        self.seed, self.scale = seed, scale
         self.size = build.cohort or SIZES.get(build.scheme, 6)
         self._identities, self.roster = people(self.size)
         self._ledgers = {i: build.ledger() for i in range(1, self.size + 1)}
@@ -126,7 +138,11 @@ class Field:
         make, own = self.build.policy, anchor or self.roster.anchor
         if make is not None:
             return make(own)
-        return Policy(own, frozenset({self.build.scheme}))
+        return Policy(own, frozenset({self.build.scheme}) | SECURE_SCHEMES)
+
+    def lenient(self) -> Policy:
+        """A floor that accepts the build's scheme, for the aggregator, which brings its own anchor."""
+        return Policy(bytes(32), frozenset({self.build.scheme}) | SECURE_SCHEMES, max_rounds=2**31)
 
     def settings(self, **changes: Any) -> dict[str, Any]:
         base = {"params": self.params, "roster": self.roster, "model_hash": bytes(32)}
@@ -139,21 +155,22 @@ class Field:
         rng = self.tapes[index] if index in self.corrupt else self.build.rng()
         made = self.settings(**changes)
         policy = self.policy()
-        return self.build.client(self.build.scheme, policy=policy, rng=rng, **own, **extra, **made)
+        scheme = made.pop("scheme", self.build.scheme)
+        return self.build.client(scheme, policy=policy, rng=rng, **own, **extra, **made)
 
-    def vector(self, index: int, round_: int) -> Codes:
-        """What a client holds for a round; honest vectors are for its session and the scorer only."""
-        if (index, round_) not in self._vectors:
+    def vector(self, index: int, which: int) -> Codes:
+        """A client's vector of a number; honest ones are for its session and the scorer only."""
+        if (index, which) not in self._vectors:
             p = self.params
             codes = self._rng.integers(-p.levels, p.levels + 1, p.size)
             if p.weighted:
                 codes[p.dim] = self._rng.integers(1, p.max_weight + 1)
-            self._vectors[index, round_] = codes
-        return self._vectors[index, round_]
+            self._vectors[index, which] = codes
+        return self._vectors[index, which]
 
-    def plant(self, index: int, round_: int, codes: Codes) -> None:
+    def plant(self, index: int, which: int, codes: Codes) -> None:
         """A vector the adversary knows: its own client's, or an honest one's by the model it was sent."""
-        self._vectors[index, round_] = np.asarray(codes, dtype=np.int64)
+        self._vectors[index, which] = np.asarray(codes, dtype=np.int64)
 
     def note(self, who: int, error: MerveilError) -> None:
         code = getattr(error, "code", None)
@@ -171,7 +188,7 @@ class Field:
         return Round(self, **changes)
 
     def scorer(self) -> Mapping[tuple[int, int], Codes]:
-        """For the scorer: (client, round) -> what its session submitted."""
+        """For the scorer: (client, number) -> the vector that its session was given."""
         return dict(self._vectors)
 
 
@@ -180,10 +197,15 @@ class Round:
     keeps every frame, and may at any time hand frames of its own to a client instead.
     """
 
-    def __init__(self, field_: Field, silent: Iterable[int] = (), **changes: Any) -> None:
+    def __init__(
+        self, field_: Field, silent: Iterable[int] = (), vectors: int | None = None, **changes: Any
+    ) -> None:
+        """silent: clients that nothing reaches or comes from. vectors: which vectors clients hand in, the
+        round's number by default."""
         self.field, self.changes = field_, changes
         made = field_.settings(**changes)
         self.number: int = made["round"]
+        self.vectors = vectors or self.number
         self.context: Context = make_context(
             get(field_.build.scheme), made["params"], made["roster"], made["model_hash"],
             made["config_hash"], made["round"], made["attempt"],
@@ -196,21 +218,28 @@ class Round:
         self.silent = frozenset(silent)
         self._clients: dict[int, Any] = {}
 
-    def begin(self, only: Sequence[int] | None = None) -> "Round":
-        """Every client opens a session, starts and hands in its vector."""
-        for i in self.context.cohort if only is None else only:
+    def begin(self, late: Sequence[int] = ()) -> "Round":
+        """Every client opens a session, starts and hands in its vector; `late` ones hand in none yet."""
+        for i in self.context.cohort:
+            if i in self.silent:
+                continue
             session = self.field.attempt(i, lambda i=i: self.field.session(i, **self.changes))
             if session is not None:
                 self._clients[i] = session
                 self.up(self.call(i, session.start))
-                self.up(self.submit(i))
+                if i not in late:
+                    self.up(self.submit(i))
         return self
 
     def submit(self, i: int) -> list[Frame]:
         session = self._clients[i]
         if session.phase in (Phase.ABORTED, Phase.DONE):
             return []
-        return self.call(i, lambda: session.submit(self.field.vector(i, self.number).copy()))
+        return self.call(i, lambda: session.submit(self.field.vector(i, self.vectors).copy()))
+
+    def hand_in(self, i: int, codes: Any) -> list[Frame]:
+        """A client's own program hands in this instead of its vector."""
+        return self.call(i, lambda: self._clients[i].submit(codes))
 
     def own(self, index: int) -> Any:
         """A corrupted client's session, memory included."""
@@ -224,6 +253,8 @@ class Round:
         except Aborted as error:
             self.field.note(who, error)
             frames = list(error.frames)
+        except SessionSpent:  # over since an earlier refusal, which was kept
+            return []
         except (RemoteError, LocalError) as error:
             self.field.note(who, error)
             return []

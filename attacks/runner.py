@@ -11,7 +11,8 @@ import numpy as np
 
 from merveil.attacks.base import Attack, Finding
 from merveil.attacks.protocol import Build, Field, sound
-from merveil.attacks.scenario import Case, Setting, Task, largest_cohort, record
+from merveil.attacks.scenario import Setting, Task, largest_cohort, record
+from merveil.attacks.training import Course, courses
 from merveil.attacks.wire import Wire
 from merveil.mer.errors import InputError
 
@@ -21,7 +22,10 @@ SETTINGS: dict[str, Setting] = {
     "few-clips": Setting(clips=2, cohort=20, rounds=20),
     "small-sum": Setting(clips=2, cohort=5, rounds=24),
     "weighted": Setting(clips=1, cohort=20, rounds=5, weighted=True),
+    "persons": Setting(clips=4, cohort=10, rounds=8, by_person=True),
 }
+COURSE = Course()
+LONG_COURSE = Course(references=128, targets=6)  # the long form
 LEAST_COHORT = 5  # secure schemes refuse fewer by default
 COHORTS = (2, 5, 10, 20, 60)
 
@@ -34,12 +38,12 @@ class Trial:
     scheme: str
     finding: Finding
     guesses: list[Any] = field(repr=False)
-    cases: list[Case] = field(repr=False)
+    cases: list[Any] = field(repr=False)
 
 
 def fitted(setting: Setting, task: Task) -> Setting:
     """The setting with as many clients as the archive has room for; InputError below five."""
-    room = largest_cohort(task.archive, setting.clips)
+    room = largest_cohort(task.archive, setting.clips, setting.by_person)
     if room < min(LEAST_COHORT, setting.cohort):
         raise InputError(
             f"attacks need at least {LEAST_COHORT} clients of {setting.clips} clips and as many clips again "
@@ -48,7 +52,7 @@ def fitted(setting: Setting, task: Task) -> Setting:
     return replace(setting, cohort=min(setting.cohort, room))
 
 
-def run(attack: Attack, cases: Sequence[Case], seed: int) -> tuple[list[Any], Finding]:
+def run(attack: Attack, cases: Sequence[Any], seed: int) -> tuple[list[Any], Finding]:
     """Guesses from the views, then the finding from the truths."""
     rng = np.random.default_rng([seed, 99])
     guesses = [attack.infer(case.view, case.public, rng) for case in cases]
@@ -63,8 +67,19 @@ def try_attack(
         return try_on_wires(attack, scheme, [Wire(scheme)], seed)
     if attack.setting == "protocol":
         return try_on_fields(attack, sound(scheme), seed)
+    if attack.setting == "course":
+        return try_on_courses(attack, task, scheme, seed)
     chosen = fitted(setting or SETTINGS[attack.setting], task)
     cases = record(task, scheme, chosen, attack.adversary, seed)
+    guesses, finding = run(attack, cases, seed)
+    return Trial(attack, scheme, finding, guesses, cases)
+
+
+def try_on_courses(
+    attack: Attack, task: Task, scheme: str, seed: int, course: Course = COURSE
+) -> Trial:
+    """An attack on whole trainings and their published models."""
+    cases = list(courses(task.archive, course, scheme, seed))
     guesses, finding = run(attack, cases, seed)
     return Trial(attack, scheme, finding, guesses, cases)
 
@@ -83,7 +98,7 @@ def try_on_fields(attack: Attack, build: Build, seed: int, times: int = 1) -> Tr
     guesses, truths = [], []
     nothing: Any = None
     for number in range(attack.tries * times):
-        ground = Field(build, rng, number)
+        ground = Field(build, rng, number, seed, times)
         guesses.append(attack.infer(ground, nothing, rng))
         truths.append(ground.scorer())
     return Trial(attack, build.label, attack.score(guesses, truths, rng), guesses, [])
@@ -109,6 +124,7 @@ __all__ = [
     "cohort_curve",
     "run",
     "try_attack",
+    "try_on_courses",
     "try_on_fields",
     "try_on_wires",
 ]
