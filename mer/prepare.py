@@ -5,7 +5,6 @@ a run that was interrupted goes on where it stopped, and an unchanged clip is ne
 """
 
 import hashlib
-import json
 import re
 import signal
 import zipfile
@@ -23,36 +22,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from merveil.mer.atomic import writing
-from merveil.mer.data import folders, synthetic
+from merveil.mer.data import folders
 from merveil.mer.data.archive import Archive, make_archive
-from merveil.mer.data.meta import CLASSES, Meta
-from merveil.mer.data.video import content_hash, read_clip
+from merveil.mer.data.meta import Meta
 from merveil.mer.errors import InputError
 from merveil.mer.features.apex import FROZEN
-from merveil.mer.features.extract import Extraction, Settings, extract, settings_key
+from merveil.mer.features.extract import Extraction, Settings, extract
 from merveil.mer.features.opencv import single_threaded
+from merveil.mer.jobs import Job, Work, cache_key, check_layout, find_work, load
 
-LAYOUTS = ("synthetic", "flow-folder", "video-folder")
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One clip to be processed: `path` of a video, or (source, row, column) of a synthetic clip."""
-
-    dataset: str
-    subject: str
-    clip: str
-    site: str
-    label: int
-    path: Path | None = None
-    source: synthetic.Source | None = None
-    row: int = 0
-    column: int = 0
-
-    @property
-    def name(self) -> str:
-        return f"{self.dataset}/{self.subject}/{self.clip}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,15 +43,19 @@ class Done:
     apex: int
     source: str
     cached: bool
+    aligned: str = "none"
 
 
 @dataclass
 class Report:
-    """What happened: clips whose features came from the cache, clips left out and why, apex sources."""
+    """What happened: clips whose features came from the cache, clips left out and why, how many apexes and
+    alignments came from where, and remarks on the source."""
 
     cached: int = 0
     skipped: dict[str, str] = field(default_factory=dict)
     apex: dict[str, int] = field(default_factory=dict)
+    aligned: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -82,11 +65,6 @@ class Plan:
     settings: Settings
     cache: Path | None = None
     preview: Path | None = None
-
-
-def check_layout(layout: str) -> None:
-    if layout not in LAYOUTS:
-        raise InputError(f"unknown layout {layout!r}: choose one of {', '.join(LAYOUTS)}")
 
 
 def prepare_archive(
@@ -99,29 +77,40 @@ def prepare_archive(
     preview: str | Path | None = None,
     skip_bad: bool = False,
     progress: Progress | None = None,
+    **options: Any,
 ) -> tuple[Archive, Report]:
     """Features of all clips of a source, as an Archive, and a report.
 
     cache: folder for finished clips. preview: folder for one picture a clip. skip_bad: leave faulty clips
-    out and report them, instead of raising InputError at the first. workers: processes.
+    out and report them, instead of raising InputError at the first. workers: processes. options: classes,
+    labels and numbering of annotated sets (see merveil.mer.data.datasets.find).
     """
     check_layout(layout)
     if workers < 1:
-        raise InputError(f"--workers must be at least 1, not {workers}")
+        raise InputError(f"--jobs must be at least 1, not {workers}")
     if layout == "flow-folder":
         return folders.read_flow_folder(source), Report()
     plan = Plan(settings or Settings(), _folder(cache), _folder(preview))
     plan.settings.check()
-    jobs = find_jobs(source, layout)
-    report = Report()
+    work = find_work(source, layout, **options)
+    jobs = work.jobs
+    report = Report(skipped=_faults(work, skip_bad), notes=list(work.notes))
     results = _run(jobs, plan, workers, skip_bad, report, progress)
     kept = [(job, done) for job, done in zip(jobs, results) if done is not None]
     if not kept:
-        raise InputError(
-            f"no clip of {source} could be used; the first: {next(iter(report.skipped.values()))}"
-        )
+        first = next(iter(report.skipped.values()), "none is in the task's classes")
+        raise InputError(f"no clip of {source} could be used; the first: {first}")
     report.apex = dict(sorted(Counter(done.source for _, done in kept).items()))
-    return _archive(kept, plan.settings, report), report
+    report.aligned = dict(sorted(Counter(done.aligned for _, done in kept).items()))
+    return _archive(kept, work.classes, plan.settings, report), report
+
+
+def _faults(work: Work, skip_bad: bool) -> dict[str, str]:
+    """Rows that are no clip, where -> what; InputError with the first unless they may be left out."""
+    if work.faults and not skip_bad:
+        more = f" (and {len(work.faults) - 1} more faults: see merveil check)" if len(work.faults) > 1 else ""
+        raise InputError(f"{work.faults[0]}{more} (--skip-bad leaves faulty clips out)")
+    return {fault.partition(": ")[0]: fault for fault in work.faults}
 
 
 def _folder(path: str | Path | None) -> Path | None:
@@ -131,22 +120,9 @@ def _folder(path: str | Path | None) -> Path | None:
     return Path(path)
 
 
-def find_jobs(source: str, layout: str) -> list[Job]:
-    """The clips of a source, in a fixed order."""
-    if layout == "video-folder":
-        items = folders.scan(source, layout)
-        return [Job(i.dataset, i.subject, i.clip, i.dataset, i.label, path=i.path) for i in items]
-    made = synthetic.parse_source(source)
-    table = synthetic.labels(made)
-    jobs = []
-    for row, column in np.ndindex(*table.shape):
-        subject, clip, site = synthetic.names(row, column)
-        label = int(table[row, column])
-        jobs.append(Job(synthetic.DATASET, subject, clip, site, label, source=made, row=row, column=column))
-    return jobs
-
-
-def _archive(kept: Sequence[tuple[Job, Done]], settings: Settings, report: Report) -> Archive:
+def _archive(
+    kept: Sequence[tuple[Job, Done]], classes: tuple[str, ...], settings: Settings, report: Report
+) -> Archive:
     jobs = [job for job, _ in kept]
     return make_archive(
         x=np.stack([done.x for _, done in kept]),
@@ -156,7 +132,7 @@ def _archive(kept: Sequence[tuple[Job, Done]], settings: Settings, report: Repor
         clip=np.array([job.clip for job in jobs]),
         site=np.array([job.site for job in jobs]),
         meta=Meta(
-            classes=CLASSES,
+            classes=classes,
             flow=settings.describe_flow(),
             normalisation=settings.describe_normalisation(),
             apex=", ".join(f"{name} {count}" for name, count in report.apex.items()),
@@ -229,40 +205,29 @@ def attempt(job: Job, plan: Plan) -> Done | str:
 
 
 def process(job: Job, plan: Plan) -> Done:
-    """One clip through the whole chain, or out of the cache."""
+    """One clip through the whole chain, or out of the cache, where its picture is done as well."""
     key = cache_key(job, plan.settings)
     kept = plan.cache / f"{key}.npz" if plan.cache else None
-    if kept is not None and plan.preview is None and (found := _read_cache(kept)) is not None:
+    picture = plan.preview / _picture_name(job, key) if plan.preview else None
+    drawn = picture is None or picture.is_file()
+    if kept is not None and drawn and (found := _read_cache(kept)) is not None:
         return found
-    frames, onset, apex = load(job)
+    frames, onset, apex = load(job, plan.settings, whole=picture is not None)
     made = extract(frames, onset, apex, plan.settings, least=FROZEN)  # its label says that it moves
-    done = Done(made.x, made.spotted.onset, made.spotted.apex, made.spotted.source, cached=False)
-    if plan.preview is not None:
-        _write_preview(plan.preview, job, made)
+    spotted = made.spotted
+    done = Done(made.x, spotted.onset, spotted.apex, spotted.source, cached=False, aligned=made.aligned)
+    if picture is not None:
+        _write_preview(picture, job, made, frames)
     if kept is not None:
         with writing(kept) as file:
-            np.savez(file, x=done.x, frames=np.array([done.onset, done.apex]), source=np.array(done.source))
+            np.savez(
+                file,
+                x=done.x,
+                frames=np.array([done.onset, done.apex]),
+                source=np.array(done.source),
+                aligned=np.array(done.aligned),
+            )
     return done
-
-
-def load(job: Job) -> tuple[NDArray[np.uint8], int | None, int | None]:
-    """Frames and, where known, annotated onset and apex."""
-    if job.source is not None:
-        clip = synthetic.make_clip(job.source, job.row, job.column)
-        return clip.frames, clip.onset, clip.apex
-    if job.path is None:
-        raise ValueError("a job has a path or a synthetic source")
-    return read_clip(job.path), None, None
-
-
-def cache_key(job: Job, settings: Settings) -> str:
-    """SHA-256 over the clip's content and every setting and version its features depend on."""
-    if job.source is not None:
-        content = f"{job.source} row={job.row} column={job.column} version={synthetic.VERSION}"
-    else:
-        content = content_hash(job.path or "")
-    record = json.dumps([content, settings_key(settings)], sort_keys=True)
-    return hashlib.sha256(record.encode()).hexdigest()
 
 
 def _read_cache(path: Path) -> Done | None:
@@ -272,14 +237,20 @@ def _read_cache(path: Path) -> Done | None:
     try:
         with np.load(path, allow_pickle=False) as entry:
             onset, apex = (int(i) for i in entry["frames"])
-            return Done(entry["x"], onset, apex, str(entry["source"]), cached=True)
+            source, aligned = str(entry["source"]), str(entry["aligned"])
+            return Done(entry["x"], onset, apex, source, cached=True, aligned=aligned)
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, AttributeError, TypeError):
         return None
 
 
-def _write_preview(folder: Path, job: Job, made: Extraction) -> None:
-    from merveil.mer.preview import contact_sheet, write_png
-
+def _picture_name(job: Job, key: str) -> str:
+    """Names the clip for people, and its content and settings, so that a picture is never of other ones."""
     safe = re.sub(r"[^\w.-]+", "_", job.name)
-    tag = hashlib.sha256(job.name.encode()).hexdigest()[:6]  # two names may look alike once made safe
-    write_png(folder / f"{safe}_{tag}.png", contact_sheet(made, f"{job.name}  {CLASSES[job.label]}"))
+    return f"{safe}_{hashlib.sha256(f'{job.name} {key}'.encode()).hexdigest()[:8]}.png"
+
+
+def _write_preview(path: Path, job: Job, made: Extraction, frames: NDArray[np.uint8]) -> None:
+    from merveil.mer.preview import film_of, prepared_sheet, write_png
+
+    film = film_of(frames, made)
+    write_png(path, prepared_sheet(made, f"{job.name}  {job.kind}", film, job.first))

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from merveil.mer.atomic import writing
-from merveil.mer.features.extract import Extraction
+from merveil.mer.features.apex import movement
+from merveil.mer.features.extract import Extraction, to_gray
+from merveil.mer.features.face import crop
 from merveil.mer.features.opencv import opencv
 
 Picture = NDArray[np.uint8]
@@ -39,6 +41,39 @@ def contact_sheet(made: Extraction, title: str) -> Picture:
     ]
     grid = np.vstack([np.hstack(panels[:3]), np.hstack(panels[3:])])
     return np.vstack([_caption(title, grid.shape[1]), grid])
+
+
+def film_of(frames: NDArray[np.uint8], made: Extraction) -> NDArray[np.uint8]:
+    """All frames of a clip cut to the square of its features: uint8 [t, c, c]."""
+    return crop(to_gray(frames), made.box, made.flow.shape[0])
+
+
+def prepared_sheet(made: Extraction, title: str, film: NDArray[np.uint8], first: int = 0) -> Picture:
+    """The contact sheet with eight frames of the clip above and its apex curve below.
+
+    film: [t, c, c]. first: the number of its first frame in the names of files.
+    """
+    sheet = contact_sheet(made, title)
+    width = sheet.shape[1]
+    head, rest = sheet[:36], sheet[36:]
+    signal = made.spotted.signal if len(made.spotted.signal) else movement(film)
+    bottom = _course(made, width, 190, signal, first)
+    return np.vstack([head, _strip(film, width, made.spotted.onset, made.spotted.apex, first), rest, bottom])
+
+
+def _strip(film: NDArray[np.uint8], width: int, onset: int, apex: int, first: int) -> Picture:
+    """Eight frames spread over the clip, onset and apex among them, with their numbers."""
+    cv2 = opencv()
+    chosen = sorted({onset, apex, *np.linspace(0, len(film) - 1, 6).round().astype(int).tolist()})
+    side = width // 8
+    strip = np.full((side + BAR, width, 3), PAPER, dtype=np.uint8)
+    for place, index in enumerate(chosen):
+        x = place * side
+        small = cv2.resize(film[index], (side - 4, side - 4), interpolation=cv2.INTER_AREA)
+        strip[BAR : BAR + side - 4, x + 2 : x + side - 2] = small[..., None]
+        mark = "onset " if index == onset else "apex " if index == apex else ""
+        _write(strip, f"{mark}{first + index}", (x + 4, BAR - 9), 0.38, HIGHLIGHT if mark else INK)
+    return strip
 
 
 def prediction_sheet(
@@ -137,11 +172,13 @@ def _bars(classes: Sequence[str], probabilities: Sequence[float], width: int, he
     return area
 
 
-def _course(made: Extraction, width: int, height: int) -> Picture:
-    """Movement against the first frame, with onset and apex marked; empty where nothing was spotted."""
+def _course(
+    made: Extraction, width: int, height: int, signal: NDArray[np.float64] | None = None, first: int = 0
+) -> Picture:
+    """Movement against the first frame, with onset and apex marked; empty where nothing was looked at."""
     cv2 = opencv()
     area = np.full((height, width, 3), PAPER, dtype=np.uint8)
-    signal = made.spotted.signal
+    signal = made.spotted.signal if signal is None else signal
     if not len(signal):
         return area
     _write(area, f"movement, % of face (highest {float(signal.max()):.2f})", (10, 18))
@@ -152,7 +189,7 @@ def _course(made: Extraction, width: int, height: int) -> Picture:
     for name, index in (("onset", made.spotted.onset), ("apex", made.spotted.apex)):
         at = round(float(x[index]))
         cv2.line(area, (at, top), (at, bottom), PALE, 1, cv2.LINE_AA)
-        _write(area, f"{name} {index}", (min(max(at - 24, 2), width - 70), height - 10))
+        _write(area, f"{name} {first + index}", (min(max(at - 24, 2), width - 90), height - 10))
     points: Any = np.stack([x, y], axis=1).round().astype(np.int32)
     cv2.polylines(area, [points], False, HIGHLIGHT, 2, cv2.LINE_AA)
     return area

@@ -33,12 +33,30 @@ def check_archive(path: str | Path) -> dict[str, Any]:
     return {"ok": True, "problem": None, **head, **describe(archive)}
 
 
-def check_folder(path: str | Path, layout: str) -> dict[str, Any]:
+def layouts() -> tuple[str, ...]:
+    """Every layout of a folder, merveil's own first."""
+    from merveil.mer.data.datasets.find import LAYOUTS as SETS
+    from merveil.mer.data.folders import LAYOUTS as OWN
+
+    return (*OWN, *SETS)
+
+
+def check_folder(path: str | Path, layout: str, **options: Any) -> dict[str, Any]:
     """The same report for a dataset's folder: its tree, and for flow images all that an archive shows.
 
-    Raises InputError for an unknown layout (the text lists the known ones), OSError for unreadable files.
+    options: classes, labels, numbering, of annotated sets alone. Raises InputError for an unknown layout (the
+    text lists the known ones) or option, OSError for unreadable files.
     """
+    from merveil.mer.data.datasets.find import LAYOUTS as SETS
     from merveil.mer.data.folders import describe_folder, expected_tree, read_flow_folder
+
+    if layout not in layouts():
+        raise InputError(f"unknown folder layout {layout!r}: choose one of {', '.join(layouts())}")
+    if layout in SETS:
+        return _annotated(path, layout, options)
+    if options:
+        words = ", ".join(f"--{name}" for name in sorted(options))
+        raise InputError(f"{words}: for annotated sets alone ({', '.join(SETS)})")
 
     head = {"kind": layout, "path": str(path), "expected": expected_tree(layout)}
     try:
@@ -49,6 +67,27 @@ def check_folder(path: str | Path, layout: str) -> dict[str, Any]:
         return {"ok": False, "problem": problem, **head}
     counted = {"clips": found["clips"], "persons": found["subjects"], "classes": found["classes"]}
     return {"ok": True, "problem": None, **head, **counted, "datasets": found["datasets"], **inside}
+
+
+def _annotated(path: str | Path, layout: str, options: dict[str, Any]) -> dict[str, Any]:
+    """An annotated set: every fault of its rows, the first of them as the problem."""
+    from merveil.mer.data.datasets.emotions import check_mode
+    from merveil.mer.data.datasets.find import describe, expected
+    from merveil.mer.data.datasets.record import check_numbering
+
+    check_mode(options.get("classes", "3"))
+    check_numbering(options.get("numbering", "auto"))
+    head = {"kind": layout, "path": str(path), "expected": expected(layout)}
+    try:
+        found = describe(path, layout, **options)
+    except InputError as error:
+        return {"ok": False, "problem": str(error).split("\nexpected tree of ")[0], **head}
+    faults = found["faults"]
+    more = f" (the first of {len(faults)} faults)" if len(faults) > 1 else ""
+    problem = f"{faults[0]}{more}" if faults else None
+    if problem is None and not found["clips"]:
+        problem = f"{path} holds no clip of these classes"
+    return {"ok": problem is None, "problem": problem, **head, **found}
 
 
 def describe(archive: Archive) -> dict[str, Any]:
@@ -111,6 +150,8 @@ def report(found: dict[str, Any]) -> str:
     for name, part in found["datasets"].items():
         counts = f", {_counts(part['classes'])}" if "classes" in part else ""
         lines.append(f"  {name}: {part['clips']} clips, {part['subjects']} subjects{counts}")
+    if "apex" in found:
+        lines.append("apex: " + _counts(found["apex"]))
     if "shape" not in found:  # videos: their pixels are read by `merveil prepare`
         return "\n".join(lines)
     meta, shape = found["meta"], " x ".join(map(str, found["shape"]))

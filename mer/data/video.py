@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def read_clip(path: str | Path) -> Gray:
     """
     file = Path(path)
     if file.is_dir():
-        frames = _read_folder(file)
+        frames = _read_pictures(frame_paths(file))
     elif not file.exists():
         raise InputError(f"{file}: no such file or folder")
     elif file.suffix.lower() not in VIDEOS:
@@ -67,10 +68,14 @@ def read_clip(path: str | Path) -> Gray:
     return np.stack(frames)
 
 
-def _read_folder(folder: Path) -> list[Gray]:
+def read_frames(paths: Sequence[Path]) -> Gray:
+    """The named pictures as one clip, grey uint8 [t, h, w]; InputError as read_clip has it."""
+    return np.stack(_read_pictures(paths))
+
+
+def _read_pictures(paths: Sequence[Path]) -> list[Gray]:
     cv2 = opencv()
     frames: list[Gray] = []
-    paths = frame_paths(folder)
     for path in paths:
         data = np.frombuffer(path.read_bytes(), dtype=np.uint8)
         frame = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
@@ -129,7 +134,12 @@ def _decode(capture: Any, name: str) -> list[Gray]:
 def content_hash(path: str | Path) -> str:
     """SHA-256 over a clip's bytes; for a folder over the frames in numeric order, names left out."""
     file = Path(path)
+    return files_hash(frame_paths(file) if file.is_dir() else [file])
+
+
+def files_hash(paths: Sequence[Path]) -> str:
+    """SHA-256 over the contents of files in their order, names left out."""
     digest = hashlib.sha256()
-    for part in frame_paths(file) if file.is_dir() else [file]:
+    for part in paths:
         digest.update(hashlib.sha256(part.read_bytes()).digest())
     return digest.hexdigest()

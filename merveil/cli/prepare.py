@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from merveil.cli import OK, print_json, say
+from merveil.cli.check import add_annotated, annotated
 from merveil.mer.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
 
 HELP = "features from videos or a dataset's folders"
 OPTIONS = (
-    ("flow", "optical flow: tvl1 (default) or dis (60 times faster)"),
+    ("flow", "optical flow: tvl1 (default), tvl1-quick (3 times faster) or dis (60 times faster)"),
     ("light", "flat (default) takes slow lighting out before the flow; or none"),
     ("normalise", "percent (default, keeps magnitude) or ststnet-compat (min-max bytes)"),
     ("rigid", "head motion taken out by: nose (default), median, similarity, none"),
     ("face", "detect (default) or full, for frames that are face crops already"),
+    ("align", "a turned face is levelled by its eyes (default), by a mesh of 468 points, or none"),
     ("unit", "what percent refers to: face width (face, default) or eye distance (eyes)"),
     ("apex", "auto (default: annotated, else spotted), annotated, middle or spotted"),
 )
@@ -34,7 +36,12 @@ SIDES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help="a folder, or synthetic[:subjects=24,clips=8,seed=0]")
-    parser.add_argument("--layout", required=True, help="synthetic, flow-folder or video-folder")
+    parser.add_argument(
+        "--layout",
+        required=True,
+        help="synthetic, flow-folder, video-folder, casme2, smic, samm, casme3, mmew, 4dme or dfme",
+    )
+    add_annotated(parser)
     parser.add_argument("--out", required=True, metavar="F.npz", help="the archive to write")
     parser.add_argument("--force", action="store_true", help="replace an existing --out")
     parser.add_argument("--preview", metavar="DIR", help="write one picture a clip there")
@@ -42,8 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", help=text)
     for name, text in SIDES:
         parser.add_argument(f"--{name}", type=int, help=text)
+    parser.add_argument(
+        "--magnify", type=float, metavar="A", help="magnify movement 2 to 20 times (default 1)"
+    )
     parser.add_argument("--order", help="flow-folder: channels as OpenCV reads them (default strain,v,u)")
-    parser.add_argument("--workers", type=int, help="processes (default: one a core)")
+    parser.add_argument("--jobs", "--workers", type=int, metavar="N", help="processes (default: one a core)")
     parser.add_argument("--cache", metavar="DIR", help="keep finished clips there (default: beside --out)")
     parser.add_argument("--skip-bad", action="store_true", help="leave faulty clips out, and list them")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
@@ -52,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the archive whole or not at all; an interrupted run goes on when the same command is repeated."""
     from merveil.mer.data.archive import save_archive
-    from merveil.mer.prepare import check_layout
+    from merveil.mer.jobs import check_layout
 
     started = time.monotonic()
     check_layout(args.layout)
@@ -64,11 +74,16 @@ def run(args: argparse.Namespace) -> int:
     if args.layout != "flow-folder" and args.cache is None:
         _remove_parts(_parts(out))
     found = _summary(args, archive, report, settings, time.monotonic() - started)
+    for note in report.notes:
+        say(f"note: {note}")
     for name, why in report.skipped.items():
         say(f"left out {name}: {why}")
     if args.json:
         print_json(found)
     else:
+        aligned = report.aligned.get("upright", 0)
+        if aligned:
+            say(f"note: in {aligned} clips no eyes were found, so the face is cropped but not turned")
         say(f"{archive.n} clips of {found['persons']} persons in {out} ({found['seconds']:.1f} s)")
     return OK
 
@@ -79,7 +94,8 @@ def _settings(args: argparse.Namespace) -> "Settings":
     known = {f.name for f in fields(Settings)}
     given = {k: v for k, v in vars(args).items() if k in known and v is not None}
     if args.layout == "flow-folder":
-        given |= {k: v for k in ("preview", "cache", "workers") if (v := getattr(args, k)) is not None}
+        given |= annotated(args)
+        given |= {k: v for k in ("preview", "cache", "jobs") if (v := getattr(args, k)) is not None}
         if given:
             words = ", ".join(f"--{name}" for name in sorted(given))
             raise InputError(f"{words}: a flow-folder holds finished features, so there is nothing to set")
@@ -121,6 +137,7 @@ def _clips(args: argparse.Namespace, settings: "Settings", out: Path) -> "tuple[
             preview=args.preview,
             skip_bad=args.skip_bad,
             progress=progress,
+            **annotated(args),
         )
     except KeyboardInterrupt:
         say(f"\n{progress.done} clips are kept: repeat the same command to go on")
@@ -139,8 +156,8 @@ def _flow_folder(args: argparse.Namespace) -> "tuple[Archive, Report]":
 
 
 def _workers(args: argparse.Namespace) -> int:
-    if args.workers is not None:
-        return int(args.workers)
+    if args.jobs is not None:
+        return int(args.jobs)
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -164,6 +181,7 @@ class Progress:
 
     def __init__(self) -> None:
         self.done = 0
+        self.started = time.monotonic()
         self.live = sys.stderr.isatty()
         self.next = time.monotonic() + (0 if self.live else 10)
 
@@ -171,8 +189,15 @@ class Progress:
         self.done = done
         if time.monotonic() < self.next and done < total:
             return
-        self.next = time.monotonic() + (0.2 if self.live else 10)
-        print(f"{done}/{total} clips", file=sys.stderr, end="\r" if self.live else "\n", flush=True)
+        now = time.monotonic()
+        self.next = now + (0.2 if self.live else 10)
+        left = (now - self.started) / done * (total - done)
+        print(
+            f"{done}/{total} clips, {left:.0f} s left  ",
+            file=sys.stderr,
+            end="\r" if self.live else "\n",
+            flush=True,
+        )
 
     def close(self) -> None:
         if self.live and self.done:
@@ -197,6 +222,8 @@ def _summary(
         "flow": archive.meta.flow,
         "normalisation": archive.meta.normalisation,
         "apex": report.apex,
+        "aligned": report.aligned,
+        "notes": report.notes,
         "settings": asdict(settings) if made else None,
         "cached": report.cached,
         "skipped": report.skipped,

@@ -58,7 +58,7 @@ def test_an_existing_archive_is_kept_unless_forced(capsys: Any, tmp_path: Path) 
         ),
         ([*SOURCE, "--order", "u,v,strain"], "--order is for --layout flow-folder"),
         ([*SOURCE, "--rigid", "chin"], "unknown rigid-motion mode 'chin'"),
-        ([*SOURCE, "--workers", "0"], "--workers must be at least 1"),
+        ([*SOURCE, "--jobs", "0"], "--jobs must be at least 1"),
     ],
 )
 def test_bad_words_are_usage_errors(capsys: Any, tmp_path: Path, words: list[str], said: str) -> None:

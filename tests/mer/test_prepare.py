@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from merveil.mer import prepare
+from merveil.mer import jobs, prepare
 from merveil.mer.data import synthetic
 from merveil.mer.errors import InputError
 from merveil.mer.features.extract import Settings
@@ -83,16 +83,16 @@ def test_a_killed_worker_is_said() -> None:
 
 def test_other_settings_and_other_bytes_have_other_keys(tmp_path: Path) -> None:
     root = video_tree(tmp_path, clips=1)
-    job = prepare.find_jobs(str(root), "video-folder")[0]
+    job = jobs.find_jobs(str(root), "video-folder")[0]
     keys = {
-        prepare.cache_key(job, settings)
+        jobs.cache_key(job, settings)
         for settings in (FAST, Settings(), Settings(flow="dis", light="none"), Settings(flow="dis", crop=168))
     }
     assert len(keys) == 4
     assert job.path is not None
     frame = sorted(job.path.iterdir())[3]
     opencv().imwrite(str(frame), opencv().imread(str(frame), 0) // 2)
-    assert prepare.cache_key(job, FAST) not in keys
+    assert jobs.cache_key(job, FAST) not in keys
 
 
 def test_videos_without_annotation_are_spotted_and_pictured(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
 def test_unknown_layouts_and_worker_counts() -> None:
     with pytest.raises(InputError, match="'casme9': choose one of synthetic, flow-folder, video-folder"):
         prepare.prepare_archive("x", "casme9")
-    with pytest.raises(InputError, match="--workers must be at least 1, not 0"):
+    with pytest.raises(InputError, match="--jobs must be at least 1, not 0"):
         prepare.prepare_archive(SOURCE, "synthetic", workers=0)
 
 
