@@ -1,0 +1,413 @@
+"""Rounds over a real SuperLink with SuperNodes on loopback: unsecured, Flower's SecAgg+, and behind the mod.
+
+    python benchmarks/flower_round.py [--nodes 5] [--rounds 3] [--size 10000] [--arms clear,secure,flower]
+    [--json]
+
+TLS and node authentication are on, telemetry and installation at run time are off, nothing leaves the
+machine. The app is a softmax regression in numpy as one would write it for Flower; the secured one differs
+from it by the lines that this script prints. `seconds`: of a round as the server app sees it, evaluation
+left out, median over rounds. `bytes`: of a node's reply, from the records, a round. Timings on a shared
+machine vary; compare the arms.
+"""
+
+import argparse
+import contextlib
+import difflib
+import io
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from merveil.cli import main as merveil
+from merveil.fl.deploy.tls import CERTIFICATE, KEY, new_certificate
+
+BIN = Path(sys.executable).parent
+
+PROJECT = """[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
+[project]
+name = "{name}"
+version = "1.0.0"
+description = "softmax regression"
+license = "Apache-2.0"
+dependencies = []
+
+[tool.hatch.build.targets.wheel]
+packages = ["."]
+
+[tool.flwr.app]
+publisher = "nobody"
+
+[tool.flwr.app.components]
+serverapp = "{name}.server_app:app"
+clientapp = "{name}.client_app:app"
+
+[tool.flwr.app.config]
+num-server-rounds = 3
+nodes = 5
+features = 30
+evaluate = 1.0
+out = ""
+"""
+
+TASK = '''"""Three blurred clusters, a slice for each node, and a softmax regression on them."""
+
+import numpy as np
+
+
+def load(partition, partitions, features):
+    rng = np.random.default_rng(0)
+    centres = rng.normal(0, 1.2 / np.sqrt(features), (3, features))
+    labels = rng.integers(0, 3, 200 * partitions)
+    x = centres[labels] + rng.normal(0, 1 / np.sqrt(features), (len(labels), features))
+    mine = np.arange(len(labels)) % partitions == partition
+    cut = 20 + 10 * (partition % 5)  # nodes differ in size
+    x, labels = x[mine], labels[mine]
+    return (x[:-100][:cut], labels[:-100][:cut]), (x[-100:], labels[-100:])
+
+
+def fit(weights, bias, x, y, steps=20, rate=1.0):
+    target = np.eye(3)[y]
+    for _ in range(steps):
+        scores = x @ weights + bias
+        p = np.exp(scores - scores.max(1, keepdims=True))
+        p /= p.sum(1, keepdims=True)
+        weights = weights - rate * x.T @ (p - target) / len(y)
+        bias = bias - rate * (p - target).mean(0)
+    return weights, bias, float(-np.log((p * target).sum(1)).mean())
+
+
+def accuracy(weights, bias, x, y):
+    return float(((x @ weights + bias).argmax(1) == y).mean())
+'''
+
+CLIENT = '''"""The node's side."""
+
+from flwr.app import ArrayRecord, Array, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from {name}.task import accuracy, fit, load
+
+app = ClientApp()
+
+
+def data(context):
+    node = context.node_config
+    return load(node["partition-id"], node["num-partitions"], context.run_config["features"])
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    (x, y), _ = data(context)
+    arrays = message.content["arrays"]
+    weights, bias, loss = fit(arrays["weights"].numpy(), arrays["bias"].numpy(), x, y)
+    model = ArrayRecord({"weights": Array(weights), "bias": Array(bias)})
+    metrics = MetricRecord({"train_loss": loss, "num-examples": len(y)})
+    return Message(RecordDict({"arrays": model, "metrics": metrics}), reply_to=message)
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    _, (x, y) = data(context)
+    arrays = message.content["arrays"]
+    found = accuracy(arrays["weights"].numpy(), arrays["bias"].numpy(), x, y)
+    metrics = MetricRecord({"accuracy": found, "num-examples": len(y)})
+    return Message(RecordDict({"metrics": metrics}), reply_to=message)
+'''
+
+SERVER = '''"""The server's side."""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, Context
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAvg
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    config = context.run_config
+    model = {"weights": Array(np.zeros((config["features"], 3))), "bias": Array(np.zeros(3))}
+    nodes = config["nodes"]
+    strategy = FedAvg(
+        fraction_evaluate=config["evaluate"],
+        min_train_nodes=nodes,
+        min_available_nodes=nodes,
+        min_evaluate_nodes=nodes,
+    )
+    times = [time.time()]
+    result = strategy.start(
+        grid=grid,
+        initial_arrays=ArrayRecord(model),
+        num_rounds=config["num-server-rounds"],
+        evaluate_fn=lambda number, arrays: times.append(time.time()),
+    )
+    scores = {r: m["accuracy"] for r, m in result.evaluate_metrics_clientapp.items()}
+    arrays = {name: result.arrays[name].numpy().tolist() for name in result.arrays}
+    found = {"times": times, "accuracy": scores, "arrays": arrays}
+    Path(config["out"]).write_text(json.dumps(found))
+'''
+
+# What securing the app changes: (file, old, new). Nothing else differs.
+CHANGES = [
+    ("client_app.py", "app = ClientApp()", "app = ClientApp(mods=[SecureMod()])"),
+    (
+        "client_app.py",
+        "from flwr.clientapp import ClientApp\n",
+        "from flwr.clientapp import ClientApp\nfrom merveil.fl.flower import SecureMod\n",
+    ),
+    (
+        "server_app.py",
+        "    times = [time.time()]",
+        "    strategy = secured(strategy, clip=8.0)\n    times = [time.time()]",
+    ),
+    (
+        "server_app.py",
+        "from flwr.serverapp.strategy import FedAvg\n",
+        "from flwr.serverapp.strategy import FedAvg\nfrom merveil.fl.flower import secured\n",
+    ),
+]
+
+
+def write_app(folder: Path, secure: bool) -> str:
+    """The app's folder, and the diff against the unsecured one."""
+    name = folder.name
+    files = {"task.py": TASK, "client_app.py": CLIENT.replace("{name}", name), "server_app.py": SERVER}
+    before = dict(files)
+    if secure:
+        for file, old, new in CHANGES:
+            if old not in files[file]:
+                raise RuntimeError(f"{file} has no {old!r}")
+            files[file] = files[file].replace(old, new)
+    package = folder / name
+    package.mkdir(parents=True)
+    (folder / "pyproject.toml").write_text(PROJECT.replace("{name}", name))
+    (package / "__init__.py").write_text("")
+    diff: list[str] = []
+    for file, text in files.items():
+        (package / file).write_text(text)
+        diff += difflib.unified_diff(
+            before[file].splitlines(), text.splitlines(), file, file, n=0, lineterm=""
+        )
+    return "\n".join(diff)
+
+
+def make_federation(root: Path, nodes: int) -> list[Path]:
+    """Keys and roster through the command line, as an operator would."""
+
+    def run(*words: str) -> None:
+        with contextlib.redirect_stderr(io.StringIO()):
+            if merveil(["federation", *words]) != 0:
+                raise RuntimeError(f"merveil federation {' '.join(words)} failed")
+
+    hq, homes = root / "hq", [root / f"site-{i}" for i in range(nodes)]
+    run("init", str(hq))
+    for home in homes:
+        run("identity", str(home), "--name", home.name, "--federation", str(hq / "federation.json"))
+        run("add", str(hq), str(home / "request.bin"))
+    run("sign", str(hq), "--days", "30")
+    server = root / "server"
+    server.mkdir()
+    for home in [server, *homes]:
+        for name in ("federation.json", "roster.bin"):
+            (home / name).write_bytes((hq / name).read_bytes())
+    return homes
+
+
+def node_key(folder: Path) -> Path:
+    """A SuperNode's own key for Flower's node authentication; returns the public one's file."""
+    key = ec.generate_private_key(ec.SECP384R1())
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    )
+    (folder / "node.key").write_bytes(private)
+    (folder / "node.key").chmod(0o600)
+    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    (folder / "node.pub").write_bytes(public)
+    return folder / "node.pub"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Engine:
+    """A SuperLink and SuperNodes as processes of their own session, all ended by `close`."""
+
+    def __init__(self, root: Path, nodes: int, timeout: float) -> None:
+        self.root, self.nodes, self.timeout = root, nodes, timeout
+        self.homes = make_federation(root, nodes)
+        self.port = free_port()
+        new_certificate(root, ["127.0.0.1", "localhost"])
+        self.environment = {
+            **os.environ,
+            "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",
+            "FLWR_HOME": str(root / "flwr"),
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "OMP_NUM_THREADS": "1",
+            "MERVEIL_HOME": str(root / "server"),
+        }
+        self.processes: list[subprocess.Popen[bytes]] = []
+        (root / "flwr").mkdir()
+        (root / "flwr" / "config.toml").write_text(
+            f'[superlink]\ndefault = "here"\n\n[superlink.here]\naddress = "127.0.0.1:{self.port}"\n'
+            f'root-certificates = "{root / CERTIFICATE}"\n'
+        )
+
+    def start(self, name: str, *words: str) -> subprocess.Popen[bytes]:
+        log = (self.root / f"{name}.log").open("wb")
+        process = subprocess.Popen(
+            [str(BIN / words[0]), *words[1:]],
+            env=self.environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        log.close()
+        self.processes.append(process)
+        return process
+
+    def open(self) -> None:
+        certificate, key = str(self.root / CERTIFICATE), str(self.root / KEY)
+        self.start(
+            "superlink", "flower-superlink", "--host", "127.0.0.1", "--port", str(self.port),
+            "--ssl-certfile", certificate, "--ssl-keyfile", key, "--ssl-ca-certfile", certificate,
+            "--enable-supernode-auth", "--disable-runtime-dependency-installation",
+        )  # fmt: skip
+        self._wait_for_port()
+        with ThreadPoolExecutor(4) as pool:  # the command takes seconds to start, and little else
+            keys = [str(node_key(home)) for home in self.homes]
+            list(pool.map(lambda key: self.flwr("supernode", "register", key, "here"), keys))
+        for i, home in enumerate(self.homes):
+            config = f'partition-id={i} num-partitions={self.nodes} merveil-home="{home}"'
+            self.start(
+                home.name, "flower-supernode", "--superlink", f"127.0.0.1:{self.port}",
+                "--root-certificates", certificate, "--auth-supernode-private-key", str(home / "node.key"),
+                "--port", str(free_port()), "--node-config", config,
+            )  # fmt: skip
+
+    def _wait_for_port(self) -> None:
+        deadline = time.monotonic() + self.timeout
+        while time.monotonic() < deadline and self.processes[0].poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                return
+            time.sleep(0.2)
+        raise RuntimeError(f"the SuperLink did not come up: {self.log('superlink')}")
+
+    def flwr(self, *words: str) -> str:
+        done = subprocess.run(
+            [str(BIN / "flwr"), *words], env=self.environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"flwr {' '.join(words)}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def log(self, name: str) -> str:
+        return (self.root / f"{name}.log").read_text(errors="replace")[-3000:]
+
+    def run(self, app: Path, **config: Any) -> dict[str, Any]:
+        """Run an app to its end and read what its server side wrote."""
+        out = self.root / f"{app.name}.json"
+        given = {"out": str(out), "nodes": self.nodes, **config}
+        words = " ".join(f"{k}={json.dumps(v)}" for k, v in given.items())
+        self.flwr("run", str(app), "here", "--run-config", words)
+        deadline = time.monotonic() + self.timeout
+        while not out.exists():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{app.name} did not finish: {self.log('superlink')}")
+            time.sleep(0.1)
+        time.sleep(0.2)
+        return dict(json.loads(out.read_text()))
+
+    def close(self) -> None:
+        for process in reversed(self.processes):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+        for process in self.processes:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+@contextlib.contextmanager
+def engine(nodes: int, timeout: float) -> Iterator[Engine]:
+    with tempfile.TemporaryDirectory() as folder:
+        found = Engine(Path(folder), nodes, timeout)
+        try:
+            found.open()
+            yield found
+        finally:
+            found.close()
+
+
+def measure(
+    nodes: int, rounds: int, features: int, arms: Sequence[str], timeout: float, evaluate: bool = True
+) -> dict[str, Any]:
+    found: dict[str, Any] = {"nodes": nodes, "rounds": rounds, "values": 3 * features + 3, "arms": {}}
+    with engine(nodes, timeout) as running:
+        for arm in arms:
+            diff = write_app(running.root / f"app{arm}", arm == "secure")
+            settings = {"features": features, "evaluate": float(evaluate), "num-server-rounds": rounds}
+            result = running.run(running.root / f"app{arm}", **settings)
+            gaps = [b - a for a, b in zip(result["times"][1:], result["times"][2:])]
+            found["arms"][arm] = {
+                "seconds": statistics.median(gaps),
+                "seconds_all": gaps,
+                "accuracy": result["accuracy"].get(str(rounds)),
+                "arrays": result["arrays"],
+            }
+            if arm == "secure":
+                found["diff"] = diff
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--nodes", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--features", type=int, default=30)
+    parser.add_argument("--no-evaluate", action="store_true", help="train only: five exchanges a round")
+    parser.add_argument("--arms", default="clear,secure")
+    parser.add_argument("--timeout", type=float, default=300.0)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    found = measure(
+        args.nodes, args.rounds, args.features, args.arms.split(","), args.timeout, not args.no_evaluate
+    )
+    if args.json:
+        print(json.dumps(found))
+        return 0
+    print(f"n = {found['nodes']}, {found['values']} values, {found['rounds']} rounds")
+    for arm, row in found["arms"].items():
+        print(f"{arm:8} {row['seconds']:7.2f} s a round, accuracy {row['accuracy']}")
+    print(found.get("diff", ""))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,50 @@
+"""One round over a real SuperLink and five SuperNodes on loopback, with TLS and node authentication."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def benchmark() -> Any:
+    spec = importlib.util.spec_from_file_location("flower_round", ROOT / "benchmarks" / "flower_round.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def expected(source: str, nodes: int, features: int) -> dict[str, np.ndarray]:
+    """The weighted mean of what the nodes would send in clear."""
+    task: dict[str, Any] = {}
+    exec(source, task)
+    found, sizes = [], []
+    for i in range(nodes):
+        (x, y), _ = task["load"](i, nodes, features)
+        weights, bias, _ = task["fit"](np.zeros((features, 3)), np.zeros(3), x, y)
+        found.append((weights, bias))
+        sizes.append(len(y))
+    return {
+        name: np.average([f[at] for f in found], axis=0, weights=sizes)
+        for at, name in enumerate(("weights", "bias"))
+    }
+
+
+@pytest.mark.slow
+def test_one_round_over_the_real_engine() -> None:
+    module = benchmark()
+    found = module.measure(5, 1, 6, ["secure"], 240.0, evaluate=False)
+    clear = expected(module.TASK, 5, 6)
+    for name, value in found["arms"]["secure"]["arrays"].items():
+        np.testing.assert_allclose(value, clear[name], atol=2e-3)
+
+
+def test_securing_the_app_takes_five_lines(tmp_path: Path) -> None:
+    module = benchmark()
+    diff = module.write_app(tmp_path / "app", secure=True).splitlines()
+    added = [line for line in diff if line.startswith("+") and not line.startswith("+++")]
+    assert len(added) <= 5, added
