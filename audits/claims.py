@@ -58,6 +58,26 @@ CLAIMS: dict[str, Claim] = {
         ),
         Claim("C-03", "A client frame with a flipped bit is never taken silently.", ("A17",), "all"),
         Claim(
+            "C-10",
+            "Neither the published sum nor what the server sees while it is opened gives a key away.",
+            ("A14",),
+            "ckks",
+        ),
+        Claim("C-11", "Fewer than t clients that pool their key shares read no upload.", ("A15",), "ckks"),
+        Claim(
+            "C-12",
+            "A transparent, malformed or foreign ciphertext is never added to a sum.",
+            ("A16",),
+            "ckks",
+        ),
+        Claim("C-13", "A server cannot have one client's ciphertext opened.", ("A31-server",), "ckks"),
+        Claim(
+            "C-14",
+            "No decryptor answers twice for a round, whatever the subset or the attempt.",
+            ("A34",),
+            "ckks",
+        ),
+        Claim(
             "N-01",
             "Under `plain` the server reads every update: it rebuilds single clips, places known clips at "
             "clients, and reads label counts and clip counts.",
@@ -70,6 +90,13 @@ CLAIMS: dict[str, Claim] = {
             "part, and how often each class occurs.",
             ("A25-sum", "A26-sum"),
             "all",
+        ),
+        Claim(
+            "N-10",
+            "A client that crafts its ciphertext reads the round's key off the announced sum, and with the "
+            "traffic what others sent: nothing proves that an upload is an encryption.",
+            ("A31",),
+            "ckks",
         ),
     )
 }

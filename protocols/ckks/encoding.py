@@ -64,7 +64,7 @@ def read(params: CkksParams, plain: Residues) -> tuple[Residues, bool]:
     A wrong key leaves uniform noise, which is above the bound with certainty.
     """
     found = params.layout
-    low, high = _split(ring.inverse(plain.copy()))
+    low, high = split(ring.inverse(plain.copy()))
     if params.slots:
         values = to_values(low + high.astype(np.longdouble) * _P0)
         steps = values / found.scale
@@ -75,7 +75,7 @@ def read(params: CkksParams, plain: Residues) -> tuple[Residues, bool]:
     return limbs, bool(rest.max() <= found.noise_bound / _P0 + 2)
 
 
-def _split(coefficients: Residues) -> tuple[Residues, Residues]:
+def split(coefficients: Residues) -> tuple[Residues, Residues]:
     """x = low + p0*high of each coefficient, high centred: (k, 4096) each."""
     low = coefficients[:, :1]
     difference = coefficients[:, 1:] - np.where(low >= _P1, low - _P1, low)
@@ -89,7 +89,7 @@ def _split(coefficients: Residues) -> tuple[Residues, Residues]:
 
 
 @lru_cache(maxsize=1)
-def _roots() -> tuple[NDArray[np.intp], NDArray[np.clongdouble]]:
+def roots() -> tuple[NDArray[np.intp], NDArray[np.clongdouble]]:
     """Where SEAL puts slot i (the root with exponent 3^i), and the twist from a cyclic transform to ours.
 
     LocalError where numpy has no transform in extended precision.
@@ -108,7 +108,7 @@ def _roots() -> tuple[NDArray[np.intp], NDArray[np.clongdouble]]:
 
 def to_polynomial(values: NDArray[np.int64] | NDArray[np.float64]) -> Long:
     """Real coefficients of the polynomial with these slots: (k, 2048) to (k, 4096)."""
-    where, twist = _roots()
+    where, twist = roots()
     table = np.zeros((values.shape[0], DEGREE), dtype=np.clongdouble)
     table[:, where] = values
     table[:, DEGREE - 1 - where] = values  # conjugate roots
@@ -117,7 +117,7 @@ def to_polynomial(values: NDArray[np.int64] | NDArray[np.float64]) -> Long:
 
 def to_values(coefficients: Long | NDArray[np.float64]) -> NDArray[np.float64]:
     """Slots of polynomials: (k, 4096) to (k, 2048)."""
-    where, twist = _roots()
+    where, twist = roots()
     table = np.fft.ifft(coefficients * twist, axis=1) * DEGREE
     return np.asarray(table.real[:, where], dtype=np.float64)
 

@@ -47,9 +47,14 @@ def context(joint: Residues, common: Residues, scale: float) -> Any:
 
 def vector(holder: Any, c0: Residues, c1: Residues, length: int, scale: float) -> Any:
     """A TenSEAL vector of one ciphertext, c0 and c1 of shape (2, 4096). holder: a context of these primes."""
-    body = _seal_polynomials(_DATA_LEVEL, np.stack((c0, c1)), scale)
+    body = seal_ciphertext(c0, c1, scale)
     data = _bytes(1, _varint(length)) + _bytes(2, body) + _double(3, scale)
     return tenseal().ckks_vector_from(holder, data)
+
+
+def seal_ciphertext(c0: Residues, c1: Residues, scale: float = 2.0**30) -> bytes:
+    """SEAL's own serialised form of one ciphertext, c0 and c1 of shape (2, 4096)."""
+    return _seal_polynomials(_DATA_LEVEL, np.stack((c0, c1)), scale)
 
 
 def residues(own: Any) -> tuple[Residues, Residues]:

@@ -12,7 +12,11 @@ from merveil.mer.errors import InputError
 FOLDER = Path(merveil.attacks.__path__[0])
 FILES = sorted(FOLDER.glob("a[0-9][0-9]_*.py"))
 ALLOWED = {
+    "merveil.attacks.adversaries",
     "merveil.attacks.base",
+    "merveil.attacks.ckks",
+    "merveil.attacks.ckks_forge",
+    "merveil.attacks.plays",
     "merveil.attacks.reading",
     "merveil.attacks.reconstruction",
     "merveil.attacks.replay",

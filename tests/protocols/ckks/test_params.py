@@ -141,5 +141,5 @@ def test_the_noise_is_as_large_as_it_must_be_and_no_larger(keys: Any, slots: int
 
 def _signed(x: Any) -> Any:
     """Coefficients as floats, centred modulo Q."""
-    low, high = encoding._split(ring.inverse(x.copy()))
+    low, high = encoding.split(ring.inverse(x.copy()))
     return low.astype(float) + high.astype(float) * PRIMES[0]
