@@ -42,7 +42,7 @@ def mechanism_for(options: TrainOptions, dim: int, clients: int, budget: Budget)
             f"--delta {options.delta:g} with {clients} clients: a mechanism that publishes one client whole "
             f"would pass; use less than {1 / clients:.2g}"
         )
-    central = options.dp == "central"
+    central = options.dp.startswith("central")
     return solve(
         "gaussian" if central else options.dp_noise,
         dim,
@@ -141,7 +141,7 @@ def report(options: TrainOptions, mechanism: Mechanism, budget: Budget) -> dict[
     """The guarantee of a run as it goes into its JSON."""
     release = mechanism.release()
     return {
-        "dp": options.dp,
+        "dp": options.dp.split("+")[0],
         "unit": options.dp_unit,
         "relation": RELATION,
         "participation": PARTICIPATION,
@@ -179,8 +179,9 @@ def sentence(options: TrainOptions, mechanism: Mechanism, spent: float) -> str:
     """One line for the report: unit, figures, relation, adversary."""
     most = math.ceil(spent * 1000) / 1000
     return (
-        f"{options.dp_unit}-level ({most:g}, {options.delta:g})-differential privacy ({options.dp}, "
-        f"{mechanism.kind} noise; {RELATION}; {PARTICIPATION}) against {against(options, mechanism)}"
+        f"{options.dp_unit}-level ({most:g}, {options.delta:g})-differential privacy "
+        f"({options.dp.split('+')[0]}, {mechanism.kind} noise; {RELATION}; {PARTICIPATION}) "
+        f"against {against(options, mechanism)}"
     )
 
 

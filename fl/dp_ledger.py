@@ -24,16 +24,18 @@ class BudgetSpent(LocalError):
     """The next upload would exceed epsilon; nothing has been sent."""
 
 
-class Budget:
-    """Charged releases of one federation. target, delta: of the run that spends now.
+class Ledger:
+    """Charges of one federation: the file, its lock and its checks; subclasses say what a charge is.
 
-    path None keeps the ledger in memory: for a measurement that starts from nothing.
-    LocalError: a damaged file, or one of another federation.
+    path None keeps it in memory: for a measurement that starts from nothing. target, delta: of the run that
+    spends now. LocalError: a damaged file, or one of another federation or unit.
     """
+
+    unit: str
+    relation: str
 
     def __init__(self, path: Path | None, federation: str, target: float, delta: float) -> None:
         self.path, self.federation, self.target, self.delta = path, federation, target, delta
-        self._counts: dict[Release, int] = {}
         self._store = None
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,6 +45,58 @@ class Budget:
             except BaseException:
                 self.close()
                 raise
+
+    def _take(self, rows: list[Any]) -> None:
+        """Take the charges of a file. ValueError, KeyError or TypeError where they are damaged."""
+        raise NotImplementedError
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        """Put charges on disk, before anybody relies on them."""
+        if self._store is not None:
+            head = {
+                "format": FORMAT,
+                "federation": self.federation,
+                "unit": self.unit,
+                "relation": self.relation,
+            }
+            self._store.save((json.dumps({**head, "charges": rows}, indent=1) + "\n").encode())
+
+    def _load(self, data: bytes | None) -> None:
+        if data is None:
+            return
+        try:
+            value = json.loads(data)
+            named, whole = str(value["federation"]), value["format"] == FORMAT
+            whole = whole and value["unit"] == self.unit
+            self._take(value["charges"])
+        except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+            raise LocalError(f"the privacy ledger {self.path} is damaged: {error}") from error
+        if not whole:
+            raise LocalError(f"the privacy ledger {self.path} is of another format or unit")
+        if named != self.federation:
+            raise LocalError(f"the privacy ledger {self.path} belongs to other data or clients than these")
+
+    def close(self) -> None:
+        if self._store is not None:
+            self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Budget(Ledger):
+    """Charged releases of one federation: noise on sums, so every client is charged alike."""
+
+    unit, relation = UNIT, RELATION
+
+    def __init__(self, path: Path | None, federation: str, target: float, delta: float) -> None:
+        self._counts: dict[Release, int] = {}
+        super().__init__(path, federation, target, delta)
 
     @property
     def spent(self) -> tuple[tuple[Release, int], ...]:
@@ -66,53 +120,25 @@ class Budget:
                 f"the next round would bring epsilon to {cost:.4g}, over the budget of {self.target:g} "
                 f"at delta {self.delta:g}; {self.uploads} uploads were charged before"
             )
-        if self._store is not None:
-            self._store.save(self._encoded(after))
+        self._write([_row(release, count) for release, count in after.items()])
         self._counts = after
 
-    def _encoded(self, counts: dict[Release, int]) -> bytes:
-        charges = [
-            {
-                "kind": release.kind,
-                "l2_squared": release.l2_squared,
-                "dim": release.dim,
-                "honest": release.honest,
-                "variance": str(release.variance),
-                "omega": str(release.omega),
-                "count": count,
-            }
-            for release, count in counts.items()
-        ]
-        head = {"format": FORMAT, "federation": self.federation, "unit": UNIT, "relation": RELATION}
-        return (json.dumps({**head, "charges": charges}, indent=1) + "\n").encode()
+    def _take(self, rows: list[Any]) -> None:
+        self._counts = {_release(row): _count(row) for row in rows}
+        if len(self._counts) != len(rows):
+            raise ValueError("a charge occurs twice")
 
-    def _load(self, data: bytes | None) -> None:
-        if data is None:
-            return
-        try:
-            value = json.loads(data)
-            found = {_release(row): _count(row) for row in value["charges"]}
-            named = str(value["federation"])
-            whole = value["format"] == FORMAT and len(found) == len(value["charges"])
-        except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
-            raise LocalError(f"the privacy ledger {self.path} is damaged: {error}") from error
-        if not whole:
-            raise LocalError(f"the privacy ledger {self.path} is damaged or of another format")
-        if named != self.federation:
-            raise LocalError(f"the privacy ledger {self.path} belongs to other data or clients than these")
-        self._counts = found
 
-    def close(self) -> None:
-        if self._store is not None:
-            self._store.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+def _row(release: Release, count: int) -> dict[str, Any]:
+    return {
+        "kind": release.kind,
+        "l2_squared": release.l2_squared,
+        "dim": release.dim,
+        "honest": release.honest,
+        "variance": str(release.variance),
+        "omega": str(release.omega),
+        "count": count,
+    }
 
 
 def _release(row: dict[str, Any]) -> Release:

@@ -22,13 +22,17 @@ from merveil.fl.aggregator import Aggregate, SecureAggregator
 from merveil.fl.clients import Client, class_counts
 from merveil.fl.dp import PrivateAggregator, mechanism_for
 from merveil.fl.dp_ledger import Budget, BudgetSpent
+from merveil.fl.dp_sgd import figures, step_for
+from merveil.fl.dp_sgd_ledger import ClipBudget
 from merveil.fl.local import Job, LocalTrainer
 from merveil.fl.options import TrainOptions
+from merveil.fl.privacy_sgd import cost
 from merveil.fl.strategy import ServerState
 from merveil.fl.update import Layout
 from merveil.mer.errors import InputError
 from merveil.mer.models.registry import get
 from merveil.mer.models.stacked import StackedNet, build
+from merveil.protocols.dp.clips import ClipStep
 from merveil.protocols.dp.discrete import Mechanism
 from merveil.protocols.errors import LocalError
 from merveil.protocols.policy import SECURE_SCHEMES, Policy
@@ -84,8 +88,8 @@ class Report:
 class Federation:
     """Runs that share an archive and options. InputError: no clients, or too few for the scheme.
 
-    budget, mechanism: of a run with differential privacy; by default a fresh budget for each run, in memory
-    (for a measurement), and the noise that its rounds need.
+    budget, mechanism: of a run with noisy sums; clip_budget, step: of one with DP-SGD. By default a fresh
+    budget for each run, in memory (for a measurement), and the noise that its rounds need.
     """
 
     def __init__(
@@ -97,6 +101,8 @@ class Federation:
         record: bool = False,
         budget: Budget | None = None,
         mechanism: Mechanism | None = None,
+        clip_budget: ClipBudget | None = None,
+        step: ClipStep | None = None,
     ) -> None:
         for run in runs:
             check_cohort(options.scheme, options.clients, len(run.clients), run.label)
@@ -106,9 +112,11 @@ class Federation:
         self.layout = Layout.of(self.net.layout)
         self.prepared = self.net.prepare(archive.x)
         self.jobs = [Job(k, run.label, client) for k, run in enumerate(runs) for client in run.clients]
-        self._trainer = LocalTrainer(self.net, self.prepared, archive.y, self.jobs, options)
+        self.clip_budgets = [clip_budget or self._clip_budget(run) for run in runs] if options.sgd else []
+        self.step = (step or self._clip_step()) if options.sgd else None
+        self._trainer = LocalTrainer(self.net, self.prepared, archive.y, self.jobs, options, self.step)
         self._strategy = options.server()
-        if options.private:
+        if options.noisy_sums:
             self.private = [self._private(run, record, budget, mechanism) for run in runs]
         else:
             self.private = []
@@ -128,6 +136,7 @@ class Federation:
     def advance(self, state: State) -> tuple[State, list[Report]]:
         """One round of every run. Raises Aborted where a scheme gives no sum, LocalError for a high cut."""
         round_ = state.rounds
+        self._charge_steps(round_)
         shared = state.params.astype(np.float32)
         updates = self._trainer.updates(shared, self.class_weights(state), round_)
         self.last = [
@@ -163,6 +172,24 @@ class Federation:
         found = mechanism or mechanism_for(options, self.layout.size, len(run.clients), budget)
         return PrivateAggregator(options.scheme, found, budget, record=record)
 
+    def _clip_budget(self, run: Run) -> ClipBudget:
+        target, delta, _ = figures(self.options)
+        return ClipBudget(None, run.label, target, delta, self.options.sgd_accountant)
+
+    def _clip_step(self) -> ClipStep:
+        """One step for all runs: their budgets are equally unspent, or there is one run."""
+        clips = max(sum(client.clips for client in run.clients) for run in self.runs)
+        return step_for(self.options, self.layout.size, clips, self.clip_budgets[0])
+
+    def _charge_steps(self, round_: int) -> None:
+        """Pay for the coming round's steps of every client that takes part, before any is taken."""
+        if self.step is None:
+            return
+        for run, budget in zip(self.runs, self.clip_budgets):
+            silent = self._dropped(run, round_)
+            names = [client.name for i, client in enumerate(run.clients) if i not in silent]
+            budget.charge(cost(self.step), names, self.options.local_epochs)
+
     def _aggregator(self, record: bool) -> SecureAggregator:
         options = self.options
         return SecureAggregator(
@@ -181,11 +208,11 @@ class Federation:
         model = hashlib.sha256(self.layout.sha256.encode() + shared.tobytes()).digest()
         size = self.layout.size
         try:
-            if self.options.private:
+            if self.options.noisy_sums:
                 return self.private[k].mean(updates, drop=self._dropped(run, round_), model_hash=model)
             return self._aggregators[k].mean(
                 updates,
-                weights=[self.weight(client) for client in run.clients],
+                weights=None if self.options.sgd else [self.weight(client) for client in run.clients],
                 drop=self._dropped(run, round_),
                 coins=[coins.rounding(seed, size, run.label, round_, c.name) for c in run.clients],
                 model_hash=model,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from merveil.fl.clients import parse_clients, partition
 from merveil.fl.options import TrainOptions, resolve
 from merveil.mer.data.splits import check_disjoint
+from merveil.mer.models.registry import get
 
 if TYPE_CHECKING:
     from merveil.fl.driver import Federation, Report, State
@@ -56,6 +57,10 @@ def federated_predictions(
     rule = parse_clients(chosen.clients)
     for fold in folds:
         check_disjoint(archive, fold)
+    if get(chosen.model).kind == "exact":
+        from merveil.fl.exact import exact_predictions
+
+        return FederatedRun(*exact_predictions(archive, folds, chosen, progress))
     runs = [Run(fold.name, partition(archive, rule, fold.train)) for fold in folds]
     federation = Federation(archive, runs, chosen)
     state, reports = federation.start(), list[list["Report"]]()
@@ -109,23 +114,14 @@ def _info(
 
 def _privacy(options: TrainOptions, federation: "Federation") -> dict[str, Any] | None:
     """The guarantee of each fold's model by itself, at the fold that spent most; None without one."""
-    from merveil.fl.dp import report
+    from merveil.fl.dp_run import SCOPE, figures
 
-    if not federation.private:
-        return None
-    worst = max(federation.private, key=lambda private: private.budget.epsilon())
-    scope = (
-        "each fold's model by itself, by a federation that begins unspent; the folds together, "
-        "and the scores, have no guarantee"
-    )
-    return {**report(options, worst.mechanism, worst.budget), "scope": scope}
+    found = figures(options, federation)
+    return None if found is None else {**found, "scope": SCOPE}
 
 
 def _guarantee(options: TrainOptions, federation: "Federation", sums: str) -> str:
-    from merveil.fl.dp import sentence
+    from merveil.fl.dp_run import sentence
 
-    if not federation.private:
-        return sums
-    worst = max(federation.private, key=lambda private: private.budget.epsilon())
-    spent = worst.budget.epsilon()
-    return f"{sentence(options, worst.mechanism, spent)}, for each fold's model by itself; {sums}"
+    said = sentence(options, federation)
+    return f"{said}, for each fold's model by itself; {sums}" if said else sums

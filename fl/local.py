@@ -16,6 +16,7 @@ from merveil.fl.clients import Client
 from merveil.fl.options import TrainOptions
 from merveil.mer.models.stacked import Floats, StackedNet
 from merveil.mer.train import train_stack
+from merveil.protocols.dp.clips import ClipStep
 
 STACK_CLIPS = 1400  # most clips, padding included, in one stack: bounds memory
 PADDING = 1.25  # a stack's largest client holds at most this times the clips of its smallest
@@ -50,15 +51,22 @@ class LocalTrainer:
     """Trains jobs from their runs' global models; holds the prepared clips, shared by all stacks.
 
     x: prepared clips of the whole archive; y: int64 labels. Only the rows of a job's client are ever read
-    for that job.
+    for that job. step: of DP-SGD, where the options ask for it.
     """
 
     def __init__(
-        self, net: StackedNet, x: Floats, y: NDArray[np.int64], jobs: Sequence[Job], options: TrainOptions
+        self,
+        net: StackedNet,
+        x: Floats,
+        y: NDArray[np.int64],
+        jobs: Sequence[Job],
+        options: TrainOptions,
+        step: ClipStep | None = None,
     ) -> None:
         import torch
 
         self.net, self.x, self.y, self.options = net, torch.from_numpy(x), y, options
+        self.step = step
         self.jobs = list(jobs)
         self.groups = [(group, _rows(jobs, group)) for group in stacks(jobs)]
 
@@ -95,6 +103,10 @@ class LocalTrainer:
         round_: int,
     ) -> Floats:
         options = self.options
+        if self.step is not None:
+            from merveil.fl.dp_sgd import train_private
+
+            return train_private(self.net, start, self.x, self.y, rows, self.step, options)
         batch = options.batch or None
         per_epoch = [1 if batch is None else -(-self.jobs[i].client.clips // batch) for i in group]
         seeds = [

@@ -14,17 +14,15 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from merveil.fl import dp_options
 from merveil.fl.clients import parse_clients
 from merveil.fl.presets import preset
 from merveil.fl.strategy import Strategy
 from merveil.mer.errors import InputError
 
 OPTIMISERS = ("sgd", "adam", "adamw")
-DP_MODES = ("none", "distributed", "central")
-DP_NOISES = ("skellam", "gaussian")
 _UNHASHED = ("checkpoint_every",)  # changes what is kept on the way, never the model
 _DP = ("dp", "epsilon", "delta", "dp_unit", "norm_clip", "dp_noise")  # without effect where dp is none
-EXACT = ("plain", "secagg", "secagg+")  # schemes whose sums are exact integers, with a floor of honest ones
 
 # name -> (smallest, largest) allowed value of a number.
 _RANGES: dict[str, tuple[float, float]] = {
@@ -49,6 +47,10 @@ _RANGES: dict[str, tuple[float, float]] = {
     "epsilon": (0, 1000),
     "delta": (0, 0.5),
     "norm_clip": (0, 1e9),
+    "sgd_rate": (0, 1),
+    "sgd_epsilon": (0, 1000),
+    "sgd_delta": (0, 0.5),
+    "sgd_clip": (0, 1e9),
     "seed": (0, (1 << 63) - 1),
 }
 
@@ -62,7 +64,10 @@ class TrainOptions:
     of its grid. max_weight caps the clip count with which a client weighs; 0 takes the power of two that
     holds the largest count. drop_rate: share of the clients that fail in a round, drawn from the seed.
     dp, epsilon, delta, dp_unit, norm_clip, dp_noise: differential privacy; norm_clip bounds the 2-norm of a
-    client's update, and update_clip, max_cut and max_weight have no effect then.
+    client's update (of one clip's gradient where dp is sgd alone), and with noise on the sums update_clip,
+    max_cut and max_weight have no effect. With sgd, local_epochs are steps, `batch` is the public divisor of
+    a step's sum, sgd_rate the chance of a clip to be in a step; sgd_epsilon and sgd_delta (0: as epsilon and
+    delta) and sgd_clip are the clip-level guarantee's where sgd comes on top of another mode.
     """
 
     rounds: int
@@ -98,6 +103,11 @@ class TrainOptions:
     dp_unit: str = "client"
     norm_clip: float = 0.0
     dp_noise: str = "skellam"
+    sgd_rate: float = 0.5
+    sgd_accountant: str = "prv"
+    sgd_epsilon: float = 0.0
+    sgd_delta: float = 0.0
+    sgd_clip: float = 0.0
 
     def __post_init__(self) -> None:
         for entry in fields(self):
@@ -111,37 +121,22 @@ class TrainOptions:
             )
         parse_clients(self.clients)
         self.server()
-        self._check_privacy()
+        dp_options.check(self)
 
     @property
     def private(self) -> bool:
         """Whether the run has a differential privacy guarantee."""
         return self.dp != "none"
 
-    def _check_privacy(self) -> None:
-        if self.dp not in DP_MODES:
-            sgd = "; example-level DP-SGD (sgd) is not built" if "sgd" in self.dp else ""
-            raise InputError(f"--dp {self.dp} is not known: use one of {', '.join(DP_MODES)}{sgd}")
-        if not self.private:
-            given = [name for name in ("epsilon", "delta", "norm_clip") if getattr(self, name)]
-            if given:
-                raise InputError(f"{given[0]} has no effect without --dp distributed or --dp central")
-            return
-        for name in ("epsilon", "delta", "norm_clip"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"--dp {self.dp} needs a positive --{name.replace('_', '-')}")
-        if self.dp_noise not in DP_NOISES:
-            raise InputError(f"dp_noise {self.dp_noise!r} is not known: use one of {', '.join(DP_NOISES)}")
-        if self.scheme not in EXACT:
-            raise InputError(f"--dp {self.dp} runs with {', '.join(EXACT)}, not with {self.scheme}")
-        if self.dp_unit not in ("client", "person"):
-            raise InputError(f"--dp {self.dp} protects a client, not a {self.dp_unit}: use --dp-unit client")
-        if self.dp_unit == "person" and self.clients != "subject":
-            raise InputError("--dp-unit person needs --clients subject, where a client is one person")
-        if self.class_weights:
-            raise InputError(
-                "class weights come from a count over all clients that has no noise: use --no-class-weights"
-            )
+    @property
+    def noisy_sums(self) -> bool:
+        """Whether sums over clients carry noise: distributed or central."""
+        return self.dp.split("+")[0] in dp_options.SUMS
+
+    @property
+    def sgd(self) -> bool:
+        """Whether clients train with DP-SGD."""
+        return "sgd" in self.dp.split("+")
 
     def server(self) -> Strategy:
         """The server rule that these options describe; InputError where they describe none."""
@@ -164,6 +159,8 @@ class TrainOptions:
     def sha256(self) -> str:
         """Hash of every option that can change the model."""
         idle = _UNHASHED if self.private else (*_UNHASHED, *_DP)
+        if not self.sgd:
+            idle = (*idle, *dp_options.SGD_OPTIONS)
         kept = {name: value for name, value in self.as_dict().items() if name not in idle}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
@@ -186,6 +183,8 @@ def resolve(*layers: Mapping[str, Any]) -> TrainOptions:
     chosen = {**preset(model, strategy), **merged}
     if merged.get("dp", "none") != "none" and "class_weights" not in merged:
         chosen["class_weights"] = False  # their count would have no noise
+    if merged.get("dp") == "sgd" and "dp_unit" not in merged:
+        chosen["dp_unit"] = "clip"  # all that it can protect
     return TrainOptions(**chosen)
 
 

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from merveil.fl import checkpoint, dp
+from merveil.fl import checkpoint, dp_run
 from merveil.fl.checkpoint import Checkpoint
 from merveil.fl.clients import parse_clients, partition
-from merveil.fl.dp_ledger import Budget, BudgetSpent
+from merveil.fl.dp_ledger import BudgetSpent
+from merveil.fl.dp_run import Privacy
 from merveil.fl.driver import Federation, Report, Run, State, guarantee
 from merveil.fl.files import sha256
 from merveil.fl.model import model_bytes, save_model
@@ -27,8 +28,6 @@ from merveil.fl.strategy import ServerState
 from merveil.mer.data.archive import Archive
 from merveil.mer.errors import InputError
 from merveil.mer.extras import need
-from merveil.protocols.dp.discrete import Mechanism
-from merveil.protocols.errors import LocalError
 
 RUNNING, FINISHED = "running", "finished"
 
@@ -64,8 +63,8 @@ def train(
     with opened(target.path, resume=target.resume, force=target.force) as folder:
         log.file = folder.path / "log.txt"
         before = _check_same(folder, archive, options) if target.resume else None
-        with _budget(archive, options, target, before) as budget:
-            federation = _federation(archive, options, budget, _mechanism(before))
+        with dp_run.opened(archive, options, target.path, target.ledger, before) as privacy:
+            federation = _federation(archive, options, privacy)
             if before is None:
                 values = {"data": source, **options.as_dict()}
                 folder.write_config(config_toml(values))
@@ -79,29 +78,6 @@ def train(
                 state = _rounds(folder, federation, state, manifest, log, board)
             _finish(folder, archive, options, federation, state, manifest)
             return _result(folder, options, federation, started)
-
-
-def _budget(
-    archive: Archive, options: TrainOptions, target: Target, before: Mapping[str, Any] | None
-) -> contextlib.AbstractContextManager[Budget | None]:
-    """The federation's privacy budget, open and locked; None without differential privacy.
-
-    LocalError: the ledger of a run that is resumed is gone, in use, damaged or of other data.
-    """
-    if not options.private:
-        return contextlib.nullcontext()
-    federation = dp.federation_id(archive.sha256, options.clients)
-    path = target.ledger or target.path.absolute().parent / f"dp-ledger-{federation}.json"
-    if before is not None and not path.exists():
-        raise LocalError(
-            f"the privacy ledger {path} of this run is gone: what was spent is not known any more"
-        )
-    return Budget(path, federation, options.epsilon, options.delta)
-
-
-def _mechanism(before: Mapping[str, Any] | None) -> Mechanism | None:
-    """The mechanism that a run to be resumed was started with."""
-    return dp.from_json(before["privacy"]["mechanism"]) if before and before.get("privacy") else None
 
 
 def retrained_sha256(archive: Archive, options: TrainOptions, log: RunLog) -> str:
@@ -124,11 +100,18 @@ def retrained_sha256(archive: Archive, options: TrainOptions, log: RunLog) -> st
 def _federation(
     archive: Archive,
     options: TrainOptions,
-    budget: Budget | None = None,
-    mechanism: Mechanism | None = None,
+    privacy: Privacy | None = None,
 ) -> Federation:
-    run = Run("", partition(archive, parse_clients(options.clients)))
-    return Federation(archive, [run], options, budget=budget, mechanism=mechanism)
+    run, given = Run("", partition(archive, parse_clients(options.clients))), privacy or Privacy()
+    return Federation(
+        archive,
+        [run],
+        options,
+        budget=given.sums,
+        mechanism=given.mechanism,
+        clip_budget=given.clips,
+        step=given.step,
+    )
 
 
 def _check_same(folder: RunFolder, archive: Archive, options: TrainOptions) -> dict[str, Any]:
@@ -165,23 +148,19 @@ def _manifest(archive: Archive, source: str, options: TrainOptions, federation: 
         "seeds": {"training": options.seed},
         "model": options.model,
         "scheme": options.scheme,
-        **_guarantee(options, federation, options.epsilon),
+        **_guarantee(options, federation, planned=True),
         "clients": clients,
         "rounds": options.rounds,
     }
 
 
-def _guarantee(options: TrainOptions, federation: Federation, spent: float) -> dict[str, Any]:
+def _guarantee(options: TrainOptions, federation: Federation, *, planned: bool = False) -> dict[str, Any]:
     """The manifest's sentence and, with differential privacy, the figures of what is spent so far."""
     sums = guarantee(options.scheme, len(federation.runs[0].clients))
-    if not federation.private:
-        return {"guarantee": sums, "privacy": None}
-    private = federation.private[0]
-    figures = dp.report(options, private.mechanism, private.budget)
-    place = None if private.budget.path is None else str(private.budget.path)
+    said = dp_run.sentence(options, federation, planned=planned)
     return {
-        "guarantee": f"{dp.sentence(options, private.mechanism, spent)}; {sums}",
-        "privacy": {**figures, "ledger": place, "mechanism": dp.to_json(private.mechanism)},
+        "guarantee": f"{said}; {sums}" if said else sums,
+        "privacy": dp_run.figures(options, federation),
     }
 
 
@@ -278,8 +257,7 @@ def _finish(
             "data_sha256": archive.sha256,
         },
     )
-    spent = federation.private[0].budget.epsilon() if federation.private else 0.0
-    told = _guarantee(options, federation, spent)
+    told = _guarantee(options, federation)
     done = {"status": FINISHED, "rounds_done": state.rounds, "model_sha256": digest}
     folder.write_manifest({**manifest, **told, **done})
 

@@ -112,11 +112,10 @@ def _against(args: argparse.Namespace, honest: int) -> str:
 
 
 def _honest(args: argparse.Namespace, subjects: int) -> int:
-    from merveil.fl.options import EXACT
+    from merveil.fl.dp_options import check_scheme
     from merveil.protocols.registry import get
 
-    if args.scheme not in EXACT:
-        raise InputError(f"differential privacy runs with {', '.join(EXACT)}, not with {args.scheme}")
+    check_scheme(args.dp, args.scheme)
     return 1 if args.dp == "central" else get(args.scheme).params(subjects, 1).honest
 
 

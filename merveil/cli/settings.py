@@ -72,11 +72,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, help="training seed; also of the folds and of the bootstrap (default 0)")
     add("--clients", metavar="subject|site|site:K", help="who the clients are (default subject)")
     add("--rounds", type=int, help="federated rounds (default: frozen with the model)")
-    add("--dp", help="differential privacy of each fold's training: none (default), distributed, central")
+    add(
+        "--dp",
+        help="differential privacy of each fold's training: none (default), distributed, central, sgd, ...",
+    )
     add("--epsilon", type=float, help="its budget")
     add("--delta", type=float, help="of the guarantee; below one over the clients")
-    add("--norm-clip", type=float, help="bound of the 2-norm of a client's update, a public constant")
-    add("--dp-unit", help="what is protected: client, or person where clients are subjects")
+    add(
+        "--norm-clip",
+        type=float,
+        help="bound of the 2-norm of an update (sgd: of a clip's gradient), a constant",
+    )
+    add("--dp-unit", help="what is protected: client, or person where clients are subjects; sgd: clip")
     add("--dp-noise", help="skellam (default) or gaussian (discrete)")
     add("--epochs", type=int, help="epochs of central mode (default: frozen with the model)")
     add("--norm", help="normalisation layers of the network: group or batch")
@@ -128,7 +135,7 @@ def _check(merged: Mapping[str, Any]) -> None:
     for name in PRIVACY[1:]:
         if name in merged and not private:
             raise InputError(
-                f"--{name.replace('_', '-')} has no effect without --dp distributed or --dp central"
+                f"--{name.replace('_', '-')} has no effect without --dp distributed, central or sgd"
             )
     if merged["mode"] == "central" and merged["scheme"] != "plain":
         raise InputError(

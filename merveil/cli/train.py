@@ -21,7 +21,7 @@ _HELP = {
     "rounds": "federated rounds (default: frozen with model and strategy)",
     "strategy": "server rule: fedavg, fedprox, fedadam, fedadamw (default fedadamw)",
     "local_epochs": "epochs a client trains in one round",
-    "batch": "clips a local step; 0: all clips of the client",
+    "batch": "clips a local step; 0: all clips of the client; under sgd the public divisor of a step's sum",
     "optimiser": "of the clients: sgd, adam, adamw",
     "lr": "rate of the clients",
     "weight_decay": "of the clients' optimiser",
@@ -40,12 +40,18 @@ _HELP = {
     "max_weight": "cap of the clip count a client weighs with; 0: none (a power of two above the largest)",
     "drop_rate": "simulated share of clients that fail in a round",
     "checkpoint_every": "rounds between checkpoints",
-    "dp": "differential privacy: none, distributed (clients add the noise), central (a trusted server does)",
+    "dp": "differential privacy: none, distributed (clients add noise to sums), central (a trusted server "
+    "does), sgd (a client's own training has it), distributed+sgd, central+sgd",
     "epsilon": "privacy budget of the federation, over all its runs",
     "delta": "of the guarantee; below one over the clients",
-    "dp_unit": "what is protected: client, or person where clients are subjects",
-    "norm_clip": "bound of the 2-norm of a client's update under --dp, a public constant",
+    "dp_unit": "what is protected: client, or person where clients are subjects; clip under sgd",
+    "norm_clip": "bound of the 2-norm of a client's update (sgd: of a clip's gradient), a constant",
     "dp_noise": "skellam (default) or gaussian (discrete); central noise is always the latter",
+    "sgd_rate": "chance of a clip to be in a step of DP-SGD, a public constant (default 0.5)",
+    "sgd_accountant": "of DP-SGD: prv (Opacus, default) or rdp",
+    "sgd_epsilon": "clip-level budget where sgd comes on top of another mode (default: as --epsilon)",
+    "sgd_delta": "of that guarantee (default: as --delta)",
+    "sgd_clip": "bound of the 2-norm of one clip's gradient there",
     "seed": "training seed: initialisation, order, dropout, rounding; never keys or masks",
 }
 
@@ -80,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     from merveil.fl.train import Target, train
 
     if args.dp_ledger is not None and not options.private:
-        raise InputError("--dp-ledger has no effect without --dp distributed or --dp central")
+        raise InputError("--dp-ledger has no effect without --dp")
     target = Target(args.out, args.resume, args.force, args.tensorboard, args.dp_ledger)
     check_target(target.path, target.resume, target.force)  # before the data are read or made
     archive = open_data(source)

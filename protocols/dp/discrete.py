@@ -30,7 +30,7 @@ Charged = Sequence[tuple[Release, int]]
 
 TAIL = 12  # standard deviations of a share that are kept, and _MARGIN steps; more for a large epsilon
 _MARGIN = 17
-_TAILS = (TAIL, 16, 20, 26, 34, 44, 56, 80)
+TAILS = (TAIL, 16, 20, 26, 34, 44, 56, 80)
 _FINENESS = 8  # grid steps of the clip for each sqrt(dim): rounding lengthens a vector by 0.4 % at most
 _TRIES = 2000  # of the rounding; each succeeds with chance >= 0.39
 _FINEST = Fraction(1, 16)  # grain of a variance
@@ -62,8 +62,8 @@ class Mechanism:
             raise LocalError(f"{self.honest} honest noise shares of {self.cohort} clients do not go together")
         if not (math.isfinite(self.norm_clip) and self.norm_clip > 0 and self.steps >= 1):
             raise LocalError(f"the norm clip is positive, not {self.norm_clip}", AbortCode.INPUT_RANGE)
-        if not TAIL <= self.tail <= _TAILS[-1]:
-            raise LocalError(f"noise is cut at {TAIL} to {_TAILS[-1]} standard deviations, not {self.tail}")
+        if not TAIL <= self.tail <= TAILS[-1]:
+            raise LocalError(f"noise is cut at {TAIL} to {TAILS[-1]} standard deviations, not {self.tail}")
 
     @property
     def size(self) -> int:
@@ -272,7 +272,7 @@ def solve(
     least = _least(lambda multiplier: cost(multiplier, None)[0] <= target)
     if least is None:
         raise LocalError(f"no noise reaches epsilon {target:g} at delta {delta:g}")
-    for tail in _TAILS:
+    for tail in TAILS:
         high = least
         for _ in range(20):
             reached, found = cost(high, tail)
@@ -282,7 +282,7 @@ def solve(
                 break
             high *= 1.002
     raise LocalError(
-        f"epsilon {target:g} is so large that noise cut at {_TAILS[-1]} standard deviations exceeds delta "
+        f"epsilon {target:g} is so large that noise cut at {TAILS[-1]} standard deviations exceeds delta "
         f"{delta:g}: lower epsilon, which bounds nothing at this size"
     )
 

@@ -74,6 +74,6 @@ def test_train_states_its_guarantee(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert found["privacy"]["epsilon"] <= 8 and "local model" in found["guarantee"]
     assert main(["reproduce", str(tmp_path / "a")]) == 2
     assert "cannot be repeated" in capsys.readouterr().err
-    assert main([*words, str(tmp_path / "b"), "--dp", "sgd"]) == 2
-    assert "not built" in capsys.readouterr().err
+    assert main([*words, str(tmp_path / "b"), *private, "--dp", "sgd"]) == 2
+    assert "--batch" in capsys.readouterr().err
     assert main([*words, str(tmp_path / "c"), "--dp-ledger", "x"]) == 2

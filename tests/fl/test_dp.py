@@ -204,7 +204,7 @@ def test_evaluation_says_what_its_guarantee_covers(linear, make):
 @pytest.mark.parametrize(
     "changes, word",
     [
-        ({"dp": "sgd"}, "not built"),
+        ({"dp": "sgd"}, "--batch"),
         ({"dp": "magic"}, "not known"),
         ({"epsilon": 0.0}, "--epsilon"),
         ({"delta": 0.0}, "--delta"),

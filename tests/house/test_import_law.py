@@ -45,8 +45,7 @@ ALSO = {
     "merveil/cli/audit": {"pytest"},
     "merveil/report/": {"markupsafe"},  # comes with jinja2
     "fl/flower": {"flwr"},
-    "fl/dpsgd": {"opacus"},
-    "fl/privacy": {"dp_accounting"},
+    "fl/privacy": {"dp_accounting", "opacus"},  # accountants
 }
 # The core has no clock, no sockets and no threads of its own; randomness comes from its Rng.
 NOT_IN_PROTOCOLS = {"random", "time", "datetime", "socket", "threading", "multiprocessing", "asyncio"}
