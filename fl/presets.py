@@ -35,6 +35,8 @@ _BY_STRATEGY: dict[str, dict[str, Any]] = {
     "fedavg": _LOCAL_ADAM,
     "fedprox": {**_LOCAL_ADAM, "prox_mu": 0.01},
 }
+# Three sums and no steps: rates and bounds have no effect.
+_EXACT: dict[str, Any] = {"rounds": 3, "lr": 1.0, "server_lr": 1.0, "update_clip": 1.0}
 # Where a model has no recipe of its own: no choice, only a start.
 _PLAIN_SERVER: dict[str, Any] = {"rounds": 60, "server_lr": 1e-3}
 
@@ -43,6 +45,8 @@ def preset(model: str, strategy: str) -> dict[str, Any]:
     """The frozen defaults for one model under one strategy; InputError for an unknown strategy."""
     if strategy not in _BY_STRATEGY:
         raise InputError(f"strategy {strategy!r} is not known: use one of {', '.join(_BY_STRATEGY)}")
+    if get(model).kind == "exact":
+        return _EXACT
     own, central = _BY_STRATEGY[strategy], _central(model)
     if strategy in ("fedavg", "fedprox"):
         return own

@@ -58,7 +58,7 @@ def central_predictions(
         check_disjoint(archive, fold)
         if len(archive.classes) - len(missing_classes(archive, fold)) < 2:
             raise InputError(f"fold {fold.name} trains on fewer than two classes; recognition needs two")
-    if info.kind == "closed-form":
+    if info.kind in ("closed-form", "exact"):
         return _closed_form(archive, folds, info, dict(options or {}))
     if not isinstance(recipe, Recipe):
         recipe = recipe_for(model, recipe or "default")

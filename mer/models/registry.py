@@ -17,7 +17,7 @@ class ModelInfo:
     """A recogniser: what it is, how big, where from, and how it is trained unless told otherwise."""
 
     name: str
-    kind: str  # "network" or "closed-form"
+    kind: str  # "network", "exact" (closed form from sums, federable) or "closed-form" (central only)
     source: str
     help: str
     parameters: Callable[[int, int, int, int], int]  # channels, height, width, classes -> trained numbers
@@ -84,6 +84,16 @@ MODELS: dict[str, ModelInfo] = {
             )
         },
         options=("hidden",),
+    ),
+    "exact-ridge": ModelInfo(
+        name="exact-ridge",
+        kind="exact",
+        source="merveil's own: a ridge on the Taylor features of an RBF kernel, from sums alone",
+        help="three exact sums over all clips, then one linear solve; federated equals central bit for bit",
+        parameters=lambda channels, height, width, classes: 677 * classes,
+        module="merveil.mer.exact_loso",
+        function="exact_ridge_predictions",
+        options=("lam", "register"),
     ),
     "kernel-ridge": ModelInfo(
         name="kernel-ridge",

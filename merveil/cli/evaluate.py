@@ -144,7 +144,7 @@ def _check_names(settings: Settings) -> None:
 
     parse_protocol(settings["protocol"])
     parse_clients(settings["clients"])
-    closed = get(settings["model"]).kind == "closed-form"
+    closed = get(settings["model"]).kind in ("closed-form", "exact")
     if settings["mode"] == "central" and not (closed and settings["recipe"] == "default"):
         recipe_for(settings["model"], settings["recipe"])
     if settings["scheme"] not in names():
