@@ -4,7 +4,7 @@ Guarantee: the JSON pins architecture, options, layout, classes, the archive's m
 tensors that do not match are refused. No pickle is read or written.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from merveil.fl.exact_model import LoadedExact, read_exact, save_exact
 from merveil.fl.files import read_json, sha256, write_bytes, write_json
 from merveil.fl.update import Floats, Layout
 from merveil.mer.data.meta import Meta
@@ -19,6 +20,7 @@ from merveil.mer.errors import InputError
 from merveil.mer.extras import need
 
 if TYPE_CHECKING:
+    from merveil.mer.exact import ExactModel
     from merveil.mer.models.stacked import StackedNet
 
 FORMAT = 1
@@ -37,13 +39,22 @@ class LoadedModel:
     meta: Meta
     sha256: str
     trained: Mapping[str, Any]
+    answering: Mapping[str, Any] | None = None  # how sure it must be: see merveil.mer.calibration
 
     @property
     def classes(self) -> tuple[str, ...]:
         return self.meta.classes
 
-    def predict(self, x: NDArray[Any]) -> NDArray[np.float64]:
-        """Class probabilities [n, K] of clips x uint8|float32 [n, h, w, c]. InputError: another shape."""
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Sites that the model treats in a way of their own: none."""
+        return ()
+
+    def predict(self, x: NDArray[Any], sites: Sequence[str] | None = None) -> NDArray[np.float64]:
+        """Class probabilities [n, K] of clips x uint8|float32 [n, h, w, c]. InputError: another shape.
+
+        sites: of the clips; networks read all alike.
+        """
         from merveil.mer.train import predict_stack
 
         if x.ndim != 4 or x.shape[1:] != self.shape:
@@ -67,28 +78,59 @@ def save_model(
     shape: tuple[int, int, int],
     meta: Meta,
     trained: Mapping[str, Any],
+    answering: Mapping[str, Any] | None = None,
 ) -> str:
     """Write model.safetensors, then model.json; returns the SHA-256 of the tensors' file."""
     data = model_bytes(layout, params)
     digest = sha256(data)
     write_bytes(folder / TENSORS, data)
     head = {
-        "format": FORMAT,
-        "model": name,
-        "options": dict(options),
-        "input": dict(zip(("height", "width", "channels"), shape, strict=True)),
-        "classes": list(meta.classes),
+        **_head(name, options, shape, meta, trained, answering),
         "layout": [[entry, list(sides)] for entry, sides in layout.entries],
         "layout_sha256": layout.sha256,
         "model_sha256": digest,
-        "meta": meta.to_json(),
-        "trained": dict(trained),
     }
     write_json(folder / HEAD, head)
     return digest
 
 
-def load_model(run: Path | str) -> LoadedModel:
+def save_exact_model(
+    folder: Path,
+    model: "ExactModel",
+    *,
+    name: str,
+    options: Mapping[str, Any],
+    shape: tuple[int, int, int],
+    meta: Meta,
+    trained: Mapping[str, Any],
+    answering: Mapping[str, Any] | None = None,
+) -> str:
+    """As `save_model`, for an exact ridge."""
+    head = {**_head(name, options, shape, meta, trained, answering), "kind": "exact"}
+    return save_exact(folder, model, head=head, names=(TENSORS, HEAD))
+
+
+def _head(
+    name: str,
+    options: Mapping[str, Any],
+    shape: tuple[int, int, int],
+    meta: Meta,
+    trained: Mapping[str, Any],
+    answering: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "model": name,
+        "options": dict(options),
+        "input": dict(zip(("height", "width", "channels"), shape, strict=True)),
+        "classes": list(meta.classes),
+        "meta": meta.to_json(),
+        "trained": dict(trained),
+        "answering": None if answering is None else dict(answering),
+    }
+
+
+def load_model(run: Path | str) -> LoadedModel | LoadedExact:
     """Load the finished model of a run folder.
 
     InputError: no finished model there, a damaged file, or a layout that this version builds differently.
@@ -109,6 +151,8 @@ def load_model(run: Path | str) -> LoadedModel:
         raise InputError(f"{folder / TENSORS} is damaged: its checksum is not the one in {HEAD}")
     meta = Meta.from_json(head["meta"])
     shape = tuple(int(head["input"][side]) for side in ("height", "width", "channels"))
+    if head.get("kind") == "exact":
+        return read_exact(head, data, meta, (shape[0], shape[1], shape[2]))
     net = build(head["model"], shape[2], shape[0], shape[1], len(meta.classes), **head["options"])
     layout = Layout.of(net.layout)
     if layout.sha256 != head["layout_sha256"]:
@@ -123,4 +167,5 @@ def load_model(run: Path | str) -> LoadedModel:
         meta=meta,
         sha256=head["model_sha256"],
         trained=head["trained"],
+        answering=head.get("answering"),
     )

@@ -19,7 +19,8 @@ from merveil.fl.checkpoint import Checkpoint
 from merveil.fl.clients import parse_clients, partition
 from merveil.fl.dp_ledger import BudgetSpent
 from merveil.fl.dp_run import Privacy
-from merveil.fl.driver import Federation, Report, Run, State, guarantee
+from merveil.fl.driver import Federation, Report, Run, State, check_cohort, guarantee
+from merveil.fl.exact_train import run_exact, trained_sha256
 from merveil.fl.files import sha256
 from merveil.fl.model import model_bytes, save_model
 from merveil.fl.options import TrainOptions, config_toml, read_config, resolve
@@ -28,6 +29,7 @@ from merveil.fl.strategy import ServerState
 from merveil.mer.data.archive import Archive
 from merveil.mer.errors import InputError
 from merveil.mer.extras import need
+from merveil.mer.models.registry import get
 
 RUNNING, FINISHED = "running", "finished"
 
@@ -63,6 +65,8 @@ def train(
     with opened(target.path, resume=target.resume, force=target.force) as folder:
         log.file = folder.path / "log.txt"
         before = _check_same(folder, archive, options) if target.resume else None
+        if get(options.model).kind == "exact":
+            return _exact(folder, archive, source, options, log, started, before)
         with dp_run.opened(archive, options, target.path, target.ledger, before) as privacy:
             federation = _federation(archive, options, privacy)
             if before is None:
@@ -70,14 +74,14 @@ def train(
                 folder.write_config(config_toml(values))
             elif before["status"] == FINISHED:
                 log.info(f"{folder.path} is finished already")
-                return _result(folder, options, federation, started)
+                return _result(folder, options, federation.layout.size, started)
             manifest = _manifest(archive, source, options, federation)
             folder.write_manifest({**manifest, "status": RUNNING})
             state = _start(folder, federation, manifest, log)
             with _tensorboard(folder, target.tensorboard, state.rounds) as board:
                 state = _rounds(folder, federation, state, manifest, log, board)
             _finish(folder, archive, options, federation, state, manifest)
-            return _result(folder, options, federation, started)
+            return _result(folder, options, federation.layout.size, started)
 
 
 def retrained_sha256(archive: Archive, options: TrainOptions, log: RunLog) -> str:
@@ -89,12 +93,37 @@ def retrained_sha256(archive: Archive, options: TrainOptions, log: RunLog) -> st
         raise InputError(
             "a run with differential privacy cannot be repeated: its noise came from the operating system"
         )
+    if get(options.model).kind == "exact":
+        return trained_sha256(archive, options)
     federation = _federation(archive, options)
     state = federation.start()
     while state.rounds < options.rounds:
         state, reports = federation.advance(state)
         _tell(log, reports[0], options.rounds)
     return sha256(model_bytes(federation.layout, state.params[0]))
+
+
+def _exact(
+    folder: RunFolder,
+    archive: Archive,
+    source: str,
+    options: TrainOptions,
+    log: RunLog,
+    started: float,
+    before: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """A run of sums alone."""
+    if before is not None and before["status"] == FINISHED:
+        log.info(f"{folder.path} is finished already")
+    else:
+        clients = len(partition(archive, parse_clients(options.clients)))
+        check_cohort(options.scheme, options.clients, clients)
+        told = {"layout_sha256": None, "guarantee": guarantee(options.scheme, clients), "privacy": None}
+        run_exact(
+            folder, archive, source, options, log, {**_about(archive, source, options, clients), **told}
+        )
+    size = get(options.model).parameters(0, 0, 0, len(archive.classes))
+    return {**_result(folder, options, size, started), "strategy": "exact"}
 
 
 def _federation(
@@ -133,7 +162,14 @@ def _check_same(folder: RunFolder, archive: Archive, options: TrainOptions) -> d
 
 
 def _manifest(archive: Archive, source: str, options: TrainOptions, federation: Federation) -> dict[str, Any]:
-    clients = len(federation.runs[0].clients)
+    return {
+        **_about(archive, source, options, len(federation.runs[0].clients)),
+        "layout_sha256": federation.layout.sha256,
+        **_guarantee(options, federation, planned=True),
+    }
+
+
+def _about(archive: Archive, source: str, options: TrainOptions, clients: int) -> dict[str, Any]:
     return {
         "versions": versions(),
         "data": {
@@ -144,11 +180,9 @@ def _manifest(archive: Archive, source: str, options: TrainOptions, federation: 
             "classes": list(archive.classes),
         },
         "config_sha256": options.sha256,
-        "layout_sha256": federation.layout.sha256,
         "seeds": {"training": options.seed},
         "model": options.model,
         "scheme": options.scheme,
-        **_guarantee(options, federation, planned=True),
         "clients": clients,
         "rounds": options.rounds,
     }
@@ -262,14 +296,12 @@ def _finish(
     folder.write_manifest({**manifest, **told, **done})
 
 
-def _result(
-    folder: RunFolder, options: TrainOptions, federation: Federation, started: float
-) -> dict[str, Any]:
+def _result(folder: RunFolder, options: TrainOptions, parameters: int, started: float) -> dict[str, Any]:
     manifest, lines = folder.manifest(), read_metrics(folder.path)
     return {
         "run": str(folder.path),
         "model": options.model,
-        "parameters": federation.layout.size,
+        "parameters": parameters,
         "scheme": options.scheme,
         "strategy": options.strategy,
         "clients": manifest["clients"],

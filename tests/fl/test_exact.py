@@ -1,18 +1,23 @@
 """Exact federated learning: equal to central training for every scheme and division, and what it refuses."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from merveil.cli import main
 from merveil.fl.clients import parse_clients, partition
 from merveil.fl.driver import Run
 from merveil.fl.evaluate import federated_predictions
 from merveil.fl.exact import ExactFederation
+from merveil.fl.model import load_model
 from merveil.fl.options import resolve
-from merveil.mer.data.archive import Archive
+from merveil.mer.data.archive import Archive, save_archive
 from merveil.mer.data.splits import kfold, loso
 from merveil.mer.errors import InputError
+from merveil.mer.exact_features import normalised
 from merveil.mer.exact_loso import exact_ridge_predictions
 from merveil.protocols.errors import Aborted
 from merveil.protocols.registry import names
@@ -74,3 +79,38 @@ def test_what_has_no_meaning_is_refused(people: Archive, options: dict[str, Any]
 def test_two_sites_are_too_few_for_a_secure_scheme(people: Archive) -> None:
     with pytest.raises(InputError, match="2 clients"):
         run(people, kfold(people, 2), scheme="secagg+", clients="site")
+
+
+def test_a_run_is_written_reproduced_and_loaded(people: Archive, tmp_path: Path) -> None:
+    path = save_archive(
+        tmp_path / "a.npz",
+        **{name: getattr(people, name) for name in ("x", "y", "dataset", "subject", "clip", "site")},
+    )
+    out = tmp_path / "run"
+    words = [
+        "train",
+        "--data",
+        str(path),
+        "--model",
+        "exact-ridge",
+        "--scheme",
+        "secagg",
+        "--out",
+        str(out),
+        "-q",
+    ]
+    assert main(words) == 0
+    assert main(["reproduce", str(out), "-q"]) == 0 and main([*words, "--resume"]) == 0
+    model = load_model(out)
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["name"] for line in lines] == ["movement", "moments", "gram"]
+    trained = ExactFederation(people, resolve({"model": "exact-ridge"})).train(
+        Run("", partition(people, parse_clients("site")))
+    )
+    sites = people.site.tolist()
+    wanted = trained.model.probabilities(normalised(people.x), sites)
+    assert np.array_equal(model.predict(people.x, sites), wanted) and model.sites == ("a", "b")
+    unknown = trained.model.probabilities(normalised(people.x), ["c"] * people.n)
+    assert np.array_equal(model.predict(people.x), unknown)
+    with pytest.raises(InputError, match="shape"):
+        model.predict(people.x[:, :14])

@@ -168,7 +168,7 @@ def test_images_that_do_not_fit_are_refused() -> None:
 
 
 def test_two_classes_are_needed(people: Archive) -> None:
-    alone = people.select(np.flatnonzero((people.y == 0) | (people.person == "a/s2")))
-    fold = next(fold for fold in loso(alone) if fold.name == "a/s2")
+    total = np.zeros(147 + 10_878 + 3, np.int64)
+    total[-3:] = 0, 5, 0
     with pytest.raises(InputError, match="few"):
-        exact_ridge_predictions(alone, [fold])
+        exact.basis_from(total)
