@@ -73,10 +73,38 @@ def _part(region: Sequence[float]) -> tuple[slice, slice]:
     return slice(top, bottom), slice(left, right)
 
 
-def smooth(signal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Running mean over five frames with repeated ends."""
-    padded = np.pad(signal, 2, mode="edge")
-    return np.convolve(padded, np.full(5, 0.2), mode="valid")
+def smooth(signal: NDArray[np.float64], width: int = 5) -> NDArray[np.float64]:
+    """Running mean over `width` frames (odd) with repeated ends."""
+    padded = np.pad(signal, width // 2, mode="edge")
+    return np.convolve(padded, np.full(width, 1 / width), mode="valid")
+
+
+def spot_apex(faces: Gray, onset: int, least: float = QUIET) -> Spotted:
+    """The apex alone, where the onset is annotated: the largest movement against it.
+
+    The running mean is at most half of what follows the onset, so that expressions of a few frames, as at 30
+    frames a second, keep their peak. InputError as `spot` has it.
+    """
+    rest = faces[onset:]
+    if len(rest) < 3:
+        raise InputError(
+            f"spotting an apex needs at least 3 frames from the onset on, and there are {len(rest)}"
+        )
+    signal = movement(rest)
+    width = min(5, max(1, (len(rest) - 1) // 2))
+    level = smooth(signal[1:], width - 1 + width % 2)
+    apex = int(np.argmax(level)) + 1
+    _must_move(float(level[apex - 1]), least)
+    whole = np.concatenate([np.zeros(onset), signal])
+    return Spotted(onset, onset + apex, "spotted", whole)
+
+
+def _must_move(rise: float, least: float) -> None:
+    if rise < least:
+        raise InputError(
+            f"nothing moves in this clip: the strongest movement is {max(rise, 0):.3f} % of the face width, "
+            f"under the {least} % that flow tells from camera noise"
+        )
 
 
 def spot(faces: Gray, least: float = QUIET) -> Spotted:
@@ -92,18 +120,17 @@ def spot(faces: Gray, least: float = QUIET) -> Spotted:
     apex = int(np.argmax(level)) + 1
     floor = float(level[:apex].min())
     rise = float(level[apex - 1]) - floor
-    if rise < least:
-        raise InputError(
-            f"nothing moves in this clip: the strongest movement is {max(rise, 0):.3f} % of the face width, "
-            f"under the {least} % that flow tells from camera noise"
-        )
+    _must_move(rise, least)
     below = np.flatnonzero(level[: apex - 1] <= floor + RISE * rise)
     onset = int(below[-1]) + 1 if len(below) else 0
     return Spotted(onset, apex, "spotted", signal)
 
 
 def choose(faces: Gray, how: str, onset: int | None, apex: int | None, least: float = QUIET) -> Spotted:
-    """Decide onset and apex: `how` is auto (annotated, else spotted), annotated, middle or spotted."""
+    """Decide onset and apex: `how` is auto (annotated, else spotted), annotated, middle or spotted.
+
+    A given onset stays the onset, whatever the source of the apex.
+    """
     if how not in CHOICES:
         raise InputError(f"unknown apex source {how!r}: choose one of {', '.join(CHOICES)}")
     nothing = np.zeros(0)
@@ -117,4 +144,4 @@ def choose(faces: Gray, how: str, onset: int | None, apex: int | None, least: fl
         first, apex = onset or 0, len(faces) // 2
         check_range(first, apex, len(faces))
         return Spotted(first, apex, "middle", nothing)
-    return spot(faces, least)
+    return spot(faces, least) if onset is None else spot_apex(faces, onset, least)
