@@ -62,6 +62,7 @@ class Ledger:
         self._chains: dict[str, tuple[int, bytes]] = {}  # "roster/peer" -> (round, chain key)
         self._failed = False
         self._answered: dict[str, bytes] = {}  # federation -> bitmap of the last survivor set answered
+        self._bound: dict[str, bytes] = {}  # "federation/round/label" -> what this party is bound to
         self._key = self._rng.draw(32, "ledger/snapshot-key") if data is None else b""
         if data is not None:
             self._read(data)
@@ -81,6 +82,8 @@ class Ledger:
             self._snapshots = {str(k): int(v) for k, v in state["snapshots"].items()}
             self._chains = {str(k): (int(r), bytes.fromhex(c)) for k, (r, c) in state["chains"].items()}
             self._answered = {str(k): bytes.fromhex(v) for k, v in state["answered"].items()}
+            # absent in ledgers that were written before any scheme bound a round
+            self._bound = {str(k): bytes.fromhex(v) for k, v in state.get("bound", {}).items()}
             self._key = bytes.fromhex(state["key"])
             if len(self._key) != 32 or any(s not in _STATES for _, s in self._rounds.values()):
                 raise ValueError("a key of another length, or a round in no state")
@@ -101,6 +104,7 @@ class Ledger:
             "snapshots": self._snapshots,
             "chains": {k: (r, c.hex()) for k, (r, c) in self._chains.items()},
             "answered": {k: v.hex() for k, v in self._answered.items()},
+            "bound": {k: v.hex() for k, v in self._bound.items()},
             "key": self._key.hex(),
         }
         self._failed = True  # until the store says otherwise: memory and store may differ from here on
@@ -153,6 +157,22 @@ class Ledger:
         """(attempt, state) of a round, or None."""
         entry = self._rounds.get(f"{federation.hex()}/{round_}")
         return None if entry is None else (entry[0], RoundState(entry[1]))
+
+    # What a round is bound to, over all its attempts
+
+    def bind(self, federation: bytes, round_: int, label: str, value: bytes) -> None:
+        """Commit this round to one value under a label; aborts with ROUND_REUSED where it has another."""
+        name = f"{federation.hex()}/{round_}/{label}"
+        if self._bound.setdefault(name, value) != value:
+            raise Aborted(
+                AbortCode.ROUND_REUSED, f"round {round_} is bound to another {label}", released=True
+            )
+        self._write()
+
+    def check_bound(self, federation: bytes, round_: int, label: str) -> None:
+        """Aborts with ROUND_REUSED once the round is bound to anything under a label."""
+        if f"{federation.hex()}/{round_}/{label}" in self._bound:
+            raise Aborted(AbortCode.ROUND_REUSED, f"round {round_} is bound to one {label}", released=True)
 
     # Survivor sets
 

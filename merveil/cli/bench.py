@@ -41,15 +41,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bits", type=int, default=16, help="grid bits a value")
     parser.add_argument("--dropouts", type=int, default=0, help="clients that share, then send no vector")
     parser.add_argument("--threads", type=int, default=1, help="threads of the server's unmasking")
+    parser.add_argument("--keys", choices=("threshold", "authority"), help="who can decrypt (ckks only)")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
 
 
 def run(args: argparse.Namespace) -> int:
-    found = bench(args.scheme, args.clients, args.size, args.bits, args.dropouts, args.threads)
+    found = bench(
+        args.scheme, args.clients, args.size, args.bits, args.dropouts, args.threads, keys=args.keys
+    )
     if args.json:
         print_json(found)
     else:
-        for name, value in found.items():
+        shown = {**found, **found.get("ckks", {})}
+        shown.pop("ckks", None)
+        for name, value in shown.items():
             print(f"{name:26} {value:.6g}" if isinstance(value, float) else f"{name:26} {value}")
     return OK
 
@@ -163,7 +168,12 @@ class Round:
 
     def _join(self, index: int) -> None:
         policy = Policy(
-            self._roster.anchor, frozenset({self._params.scheme}), max_dim=2**31, allow_small_cohort=True
+            self._roster.anchor,
+            frozenset({self._params.scheme}),
+            max_dim=2**31,
+            allow_small_cohort=True,
+            max_verify_bytes=2**40,
+            allow_authority=True,
         )
 
         def begin() -> Sequence[Frame]:
@@ -233,13 +243,31 @@ def _roster(clients: int) -> tuple[Roster, list[Identity]]:
     ), people
 
 
-def bench(scheme: str, clients: int, size: int, bits: int, dropouts: int, threads: int = 1) -> dict[str, Any]:
+def _params(scheme: str, clients: int, size: int, bits: int, keys: str | None) -> Params:
+    if keys is None:
+        return get(scheme).params(clients, size, bits=bits)
+    if scheme != "ckks":
+        raise LocalError(f"--keys is an option of ckks, not of {scheme}")
+    from merveil.protocols.ckks import Ckks
+
+    return Ckks().params(clients, size, bits=bits, keys=keys)
+
+
+def bench(
+    scheme: str,
+    clients: int,
+    size: int,
+    bits: int,
+    dropouts: int,
+    threads: int = 1,
+    keys: str | None = None,
+) -> dict[str, Any]:
     """Measure one round; the JSON of `merveil bench`. Raises Aborted where too many drop."""
     if not 0 <= dropouts < clients:
         raise LocalError(f"{dropouts} dropouts of {clients} clients leave nobody")
     if threads < 1:
         raise LocalError(f"threads must be at least 1, not {threads}")
-    params = get(scheme).params(clients, size, bits=bits)
+    params = _params(scheme, clients, size, bits, keys)
     roster, people = _roster(clients)
     with Server(params, roster, threads) as server:
         game = Round(params, dropouts, server, roster, people)
@@ -249,6 +277,7 @@ def bench(scheme: str, clients: int, size: int, bits: int, dropouts: int, thread
     measured = range(max(1, clients - _COLD + 1), clients + 1)
     masked = [meter.mask[i] for i in measured if i in meter.mask] or list(meter.mask.values())
     shares = len(get(scheme).phases) > 1
+    own = {"ckks": params.describe()} if hasattr(params, "describe") else {}
     return {
         "scheme": scheme,
         "clients": clients,
@@ -264,7 +293,8 @@ def bench(scheme: str, clients: int, size: int, bits: int, dropouts: int, thread
         "downlink_bytes_per_client": max(meter.down.values(), default=0),
         "server_peak_bytes": head["peak_bytes"],
         "threshold": params.threshold,
-        "neighbours": params.neighbours or clients - 1 if shares else 0,
+        "neighbours": (params.neighbours or getattr(params, "members", clients - 1)) if shares else 0,
         "threads": threads,
         "exact": bool(np.array_equal(codes, game.expected)) and len(head["survivors"]) == clients - dropouts,
+        **own,
     }

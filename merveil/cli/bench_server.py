@@ -17,8 +17,7 @@ from merveil.protocols.api import server_session
 from merveil.protocols.errors import Aborted, MerveilError
 from merveil.protocols.frame import Frame
 from merveil.protocols.identity import Roster
-from merveil.protocols.params import Params
-from merveil.protocols.registry import get
+from merveil.protocols.registry import get, params_from
 
 
 def write(stream: BinaryIO, data: bytes) -> None:
@@ -30,15 +29,6 @@ def read(stream: BinaryIO) -> bytes:
     """One length-prefixed message; b"" where the stream ends."""
     size = int.from_bytes(stream.read(4), "big")
     return stream.read(size) if size else b""
-
-
-def _params(fields: dict[str, Any]) -> Params:
-    """Parameters from their fields; ckks has a class of its own."""
-    if fields["scheme"] != "ckks":
-        return Params(**fields)
-    from merveil.protocols.ckks.params import from_fields
-
-    return from_fields(fields)
 
 
 def peak_bytes() -> int:
@@ -57,7 +47,7 @@ class Bench:
     """One server session and the time it took. seconds: before the last phase; unmask: in it."""
 
     def __init__(self, setting: dict[str, Any]) -> None:
-        params = _params(setting["params"])
+        params = params_from(setting["params"])
         threads = setting["threads"]
         self._last = get(params.scheme).phases[-1] if len(get(params.scheme).phases) > 1 else None
         self.server = server_session(

@@ -7,7 +7,15 @@ import pytest
 
 from merveil.cli import main
 from merveil.cli.bench import bench
-from merveil.protocols.registry import names
+from merveil.protocols.lattice.params import LatticeParams
+from merveil.protocols.registry import get, names
+
+
+def _lattice_upload() -> int:
+    """Ciphertext and the sealed shares of eight members, which ride in the one frame."""
+    params = get("lattice").params(8, 999, bits=12)
+    assert isinstance(params, LatticeParams)
+    return params.layout.size + 8 * (params.share_size + 16)
 
 
 @pytest.mark.parametrize("scheme", names())
@@ -22,7 +30,7 @@ def test_the_json_has_the_contracted_fields(
     assert found["exact"] is True and found["scheme"] == scheme
     assert (found["clients"], found["size"], found["bits"], found["dropouts"]) == (8, 999, 12, dropouts)
     assert (found["share_seconds"] == 0.0) is (scheme == "plain")
-    packed = (2 * 36_864 if scheme == "ckks" else 999 * (12 + 3) / 8) / 999
+    packed = {"ckks": 2 * 36_864, "lattice": _lattice_upload()}.get(scheme, 999 * (12 + 3) / 8) / 999
     assert packed < found["uplink_bytes_per_value"] < packed + 0.5, "a packed frame, with little around it"
     assert found["uplink_bytes_per_client"] >= 999 * found["uplink_bytes_per_value"] - 1
     assert 10_000_000 < found["server_peak_bytes"] < 500_000_000

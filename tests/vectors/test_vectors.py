@@ -10,8 +10,7 @@ import pytest
 
 from merveil.protocols.api import server_session
 from merveil.protocols.identity import Roster
-from merveil.protocols.params import Params
-from merveil.protocols.registry import names
+from merveil.protocols.registry import names, params_from
 from merveil.protocols.session import Phase
 
 HERE = Path(__file__).parent
@@ -59,8 +58,8 @@ def test_a_recorded_round_plays_again(scheme: str) -> None:
     """A server fed with the recorded client frames sends the recorded server frames and finds the sum."""
     value = json.loads((HERE / f"round-{scheme.replace('+', '-plus')}.json").read_text())
     fields = dict(line.split("=") for line in value["params"].split("\n"))
-    params = Params(
-        **{k: float.fromhex(v) if k == "clip" else v if k == "scheme" else int(v) for k, v in fields.items()}
+    params = params_from(
+        {k: float.fromhex(v) if k == "clip" else v if k == "scheme" else int(v) for k, v in fields.items()}
     )
     data = bytes.fromhex(value["roster"])
     server = server_session(

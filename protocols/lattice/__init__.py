@@ -1,0 +1,110 @@
+"""Scheme `lattice`: key-additive RLWE masks; a committee opens the sum of the short keys, nothing else."""
+
+from merveil.protocols.errors import AbortCode, Aborted, LocalError
+from merveil.protocols.lattice.constants import CAPS, MEMBERS
+from merveil.protocols.lattice.params import LatticeParams, best_layout, make_digits
+from merveil.protocols.params import Params
+from merveil.protocols.policy import Policy, default_corrupt, default_threshold
+from merveil.protocols.primitives.aead import OVERHEAD
+from merveil.protocols.session import ClientSession, Desk, Phase, Seat, ServerSession
+
+
+class Lattice:
+    """The registry's entry."""
+
+    name = "lattice"
+    suite = 4
+    version = 1
+    phases = (Phase.MASKED, Phase.CHECK, Phase.UNMASK)
+
+    def params(
+        self,
+        cohort: int,
+        dim: int,
+        *,
+        bits: int = 16,
+        clip: float = 1.0,
+        max_weight: int = 1,
+        threshold: int | None = None,
+        corrupt: int | None = None,
+        members: int | None = None,
+        corrupt_members: int | None = None,
+        pack: int | None = None,
+    ) -> LatticeParams:
+        """c = ceil(n/3) - 1 and t = floor((n + c)/2) + 1 over the cohort, likewise over a committee of
+        min(n, 30), and l = t - c, unless given; degree and values are those of the shortest upload.
+        """
+        c = default_corrupt(cohort) if corrupt is None else corrupt
+        t = default_threshold(cohort, c) if threshold is None else threshold
+        k = min(cohort, MEMBERS) if members is None else members
+        spoilt = (c if k == cohort else default_corrupt(k)) if corrupt_members is None else corrupt_members
+        quorum = default_threshold(k, spoilt)
+        if t > cohort or quorum > k:
+            raise LocalError(
+                f"{cohort} clients with {c} colluding leave no threshold: use a larger cohort",
+                AbortCode.COHORT_TOO_SMALL,
+            )
+        # a single member's share tells nothing, even where none is taken for corrupt
+        width = max(1, quorum - max(spoilt, 1)) if pack is None else pack
+        base = Params(self.name, cohort, dim, bits, clip, max_weight, t, c)
+        return self._shortest(base, (k, quorum, spoilt, width))
+
+    def _shortest(self, base: Params, committee: tuple[int, int, int, int]) -> LatticeParams:
+        digits = make_digits(base.cohort, base.levels, base.dim, base.max_weight if base.weighted else 0)
+        best: tuple[int, LatticeParams] | None = None
+        for degree in CAPS:
+            layout = best_layout(digits, base.cohort, degree)
+            if layout is None:
+                continue
+            found = LatticeParams(
+                base.scheme, base.cohort, base.dim, base.bits, base.clip, base.max_weight, base.threshold,
+                base.corrupt, 0, degree, layout.values, *committee,
+            )  # fmt: skip
+            size = layout.size + found.members * (found.share_size + OVERHEAD)
+            if best is None or size < best[0]:
+                best = size, found
+        if best is None:
+            raise LocalError("the sum of a full cohort does not fit", AbortCode.MODULUS_TOO_SMALL)
+        return best[1]
+
+    def check_policy(self, params: Params, policy: Policy) -> None:
+        """Enough tolerated collusion in cohort and committee, no split view, then the common rules."""
+        own, below = _own(params), AbortCode.PARAMS_BELOW_FLOOR
+        if own.neighbours:
+            raise Aborted(below, "lattice has no sparse graph: neighbours is 0")
+        floor = policy.corrupt_floor(own.cohort)
+        if own.corrupt < floor:
+            raise Aborted(below, f"tolerates {own.corrupt} colluding clients, the policy asks {floor}")
+        k, t, c = own.members, own.quorum, own.corrupt_members
+        if k < min(own.cohort, MEMBERS):
+            raise Aborted(below, f"a committee of {k}, the floor is {min(own.cohort, MEMBERS)}")
+        least = min(floor, default_corrupt(k))
+        if c < least:
+            raise Aborted(below, f"tolerates {c} corrupt members of {k}, the policy asks {least}")
+        if 2 * t <= k + c:
+            raise Aborted(
+                below, f"a quorum of {t} of {k} members, {c} corrupt, admits two lists: 2t > {k + c}"
+            )
+        if own.privacy < max(c, 1):
+            raise Aborted(
+                below,
+                f"{own.pack} secrets a polynomial leave privacy against {own.privacy} members, "
+                f"{max(c, 1)} are asked",
+            )
+        policy.check_honest(params)
+
+    def client(self, seat: Seat, snapshot: bytes | None = None) -> ClientSession:
+        from merveil.protocols.lattice.client import LatticeClient
+
+        return LatticeClient(seat, _own(seat.params), snapshot)
+
+    def server(self, desk: Desk, snapshot: bytes | None = None) -> ServerSession:
+        from merveil.protocols.lattice.server import LatticeServer
+
+        return LatticeServer(desk, _own(desk.params), snapshot)
+
+
+def _own(params: Params) -> LatticeParams:
+    if not isinstance(params, LatticeParams):
+        raise LocalError("lattice takes its own parameters: make them with get('lattice').params(...)")
+    return params
