@@ -1,8 +1,8 @@
 """A11: one bit of a share is flipped, by its holder, by the relay, or by its dealer.
 
-In each play a holder signs answers with a flipped share (ten flips, each offered to a fresh copy of the
-server), the relay flips a bit in a sealed share, and in the next round a dealer seals a share that contradicts
-its own commitment. A flip that changes the sum without a word is the attack's success.
+In each play a holder signs answers with a flipped share (several flips, each offered to a fresh copy of the
+server), the relay flips a bit in a sealed share, and in the next round a dealer seals a share that
+contradicts its own commitment. A flip that changes the sum without a word is the attack's success.
 Source: verifiable secret sharing, Feldman 1987.
 """
 
@@ -21,7 +21,7 @@ from merveil.protocols.primitives.shamir import SHARE
 from merveil.protocols.secagg import messages as msg
 from merveil.protocols.secagg.messages import Kind
 
-FLIPS = 10
+FLIPS = 10  # a play; four in a large cohort, where each costs more
 
 
 def flip(data: bytes, bit: int) -> bytes:
@@ -45,7 +45,7 @@ def flipped_answers(view: Any, round_: Any, holder: int, rng: np.random.Generato
     true = next(f for f in answers if f.sender == holder)
     entries = len(true.body) // msg.REVEALED
     given = []
-    for _ in range(FLIPS):
+    for _ in range(FLIPS if view.size < 10 else 4):
         at = 8 * msg.REVEALED * int(rng.integers(entries)) + int(rng.integers(1, 8 * SHARE))
         wrong = resigned(round_, true, flip(true.body, at))
         server = view.build.server(view.build.scheme, snapshot=blob, **view.settings())
@@ -90,18 +90,18 @@ def infer(view: Any, public: Public, rng: np.random.Generator) -> Guess:
     dealt = wrong_dealer(view, third, 1, rng)
     codes = tuple(code for _, code in view.refused)
     taken = {"flipped boxes taken": float(relayed), "wrong dealings taken": float(dealt)}
-    return Guess(1, None, codes, right=relayed or dealt, sample=sums, figures=taken)
+    tried = {"flips": float(len(given) + 2)}
+    return Guess(1, None, codes, right=relayed or dealt, sample=sums, figures=taken | tried)
 
 
 def score(guesses: Sequence[Guess], truths: Any, rng: np.random.Generator) -> Finding:
-    """Share of flips that changed the announced sum without a word. Three ways a play, eleven flips and one
-    dealing; the defence must be seen in every play."""
+    """Share of flips that changed the sum without a word; the defence must be seen in every play."""
     silent = n = 0
     for guess, truth in zip(guesses, truths):
         total = np.sum([v for (_, which), v in truth.items() if which == 1], axis=0)
         silent += int((guess.sample != total).any(axis=1).sum()) if guess.sample is not None else 0
-        silent += int(sum(guess.figures.values()))
-        n += FLIPS + 2
+        silent += int(sum(v for name, v in guess.figures.items() if name.endswith("taken")))
+        n += int(guess.figures["flips"])
     held = np.mean([{"BAD_SHARE", "BAD_KEY"} <= set(g.codes) for g in guesses])
     return proportion(
         silent, n, "share of flipped shares that change the sum without a word", "flips", float(held),

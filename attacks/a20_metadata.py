@@ -1,7 +1,8 @@
 """A20: does a frame give away how many clips a client holds, by a number in clear or by its length?
 
 Reads the weight coordinate of each client's frame as if it were in clear, and, where that is no weight, ranks
-clients by the bytes they sent. Timing is not looked at: the in-process driver has no clock (a declared gap).
+clients by the bytes they sent. A20-time looks at when a client answers: of two clients, the one that took
+longer is taken for the one with more clips.
 """
 
 from typing import Any
@@ -10,6 +11,8 @@ import numpy as np
 
 from merveil.attacks import stats
 from merveil.attacks.base import CURIOUS_SERVER, Attack, Finding, Public, Rule
+from merveil.attacks.clock import answer_times
+from merveil.attacks.plays import Guess, proportion
 from merveil.attacks.reading import weights
 from merveil.protocols.frame import SERVER
 
@@ -58,6 +61,23 @@ def score(guesses: Any, truths: Any, rng: np.random.Generator) -> Finding:
     )
 
 
+def infer_slower(view: Any, public: Public, rng: np.random.Generator) -> Guess:
+    """Of a client with few and one with many clips, the one that took longer."""
+    seconds = answer_times(view, rng)
+    slower = max(seconds, key=lambda i: seconds[i])
+    return Guess(slower, figures={"ratio": max(seconds.values()) / max(min(seconds.values()), 1e-9)})
+
+
+def score_slower(guesses: Any, truths: Any, rng: np.random.Generator) -> Finding:
+    """Share of pairs told apart; a coin gets half."""
+    right = [
+        truth[g.victim, 1][-1] == max(v[-1] for v in truth.values()) for g, truth in zip(guesses, truths)
+    ]
+    ratio = {"time_ratio": float(np.median([g.figures["ratio"] for g in guesses]))}
+    statistic = "share of pairs in which the client with more clips is told by its time"
+    return proportion(sum(map(bool, right)), len(right), statistic, "pairs", details=ratio, chance=0.5)
+
+
 ATTACKS = (
     Attack(
         id="A20",
@@ -69,5 +89,17 @@ ATTACKS = (
         score=score,
         rule=Rule(success=0.9, margin=0.1),
         source="FedAvg sends clip counts in clear in most frameworks.",
+    ),
+    Attack(
+        id="A20-time",
+        title="who holds more clips, from when the answer comes",
+        plain_words="Can the server see from the waiting time whose device holds many clips?",
+        adversary=CURIOUS_SERVER,
+        setting="protocol",
+        infer=infer_slower,
+        score=score_slower,
+        rule=Rule(success=0.9, margin=0.05),
+        source="Training on more clips takes longer.",
+        tries=40,
     ),
 )

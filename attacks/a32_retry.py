@@ -19,9 +19,7 @@ from merveil.protocols.simulation.faults import CRASHY, HOSTILE
 from merveil.protocols.simulation.invariants import BrokenInvariant
 from merveil.protocols.simulation.network import simulate
 
-SCHEDULES = {
-    "ckks": 1
-}  # simulated schedules a play; the full form has 5 times the plays, 5 times as long each
+SCHEDULES = {"ckks": 1}  # simulated schedules a play; more of them in the full form
 _USUAL = 5
 STUBBORN = tuple(replace(f, stubborn=1.0) for f in (CRASHY, HOSTILE))
 
@@ -31,9 +29,8 @@ def broken_schedules(scheme: str, first: int, count: int) -> int:
     found = 0
     for seed in range(first, first + count):
         try:
-            simulate(
-                scheme, cohort=3 + seed % 4, dim=1 + seed % 7, seed=seed, faults=STUBBORN[seed % 2], attempts=3
-            )  # fmt: skip
+            size = {"cohort": 3 + seed % 4, "dim": 1 + seed % 7}
+            simulate(scheme, **size, seed=seed, faults=STUBBORN[seed % 2], attempts=3)
         except BrokenInvariant:
             found += 1
     return found

@@ -1,8 +1,8 @@
 """A33: the server keeps every frame of a closed round and gets a client's long-term keys later.
 
 It recomputes the pair roots from the static keys, steps them to the round, and tries to open every box that
-the client sealed, with the static agreement and with nothing in place of the ephemeral one. With enough boxes
-both seeds are rebuilt and the old vector opens. Source: forward secrecy, as in any authenticated key exchange.
+the client sealed, with the static agreement and with nothing in place of the ephemeral one. Enough boxes give
+both seeds, and the old vector opens. Source: forward secrecy, as in any authenticated key exchange.
 """
 
 from collections.abc import Iterator

@@ -107,13 +107,14 @@ class Field:
         self._vectors: dict[tuple[int, int], Codes] = {}
         self.corrupt: frozenset[int] = frozenset()
         self.tapes: dict[int, Tape] = {}
-        self.dim, self.bits = DIM, 16
+        self.dim, self.bits, self.max_weight = DIM, 16, 1
         self.refused: list[tuple[int, str]] = []  # (who, name of the code)
 
     @cached_property
     def params(self) -> Params:
         make = self.build.params or get(self.build.scheme).params
-        return make(self.size, self.dim, bits=self.bits)
+        weighted = {"max_weight": self.max_weight} if self.max_weight > 1 else {}
+        return make(self.size, self.dim, bits=self.bits, **weighted)
 
     @property
     def honest(self) -> list[int]:

@@ -9,6 +9,11 @@ import merveil.attacks
 from merveil.attacks.base import Attack
 from merveil.mer.errors import InputError
 
+PENDING = {  # lines of the catalogue whose scheme is not in the registry yet
+    "A18": "a lattice key used twice",
+    "A19": "hints on lattice keys, and partial key sums",
+}
+LAST = 34  # the catalogue goes from A01 to A34
 _FILE = re.compile(r"a\d\d_\w+")
 
 
@@ -23,6 +28,15 @@ def attacks() -> dict[str, Attack]:
             if attack.id in found:
                 raise ValueError(f"two attacks are called {attack.id}")
             found[attack.id] = attack
+    return found
+
+
+def catalogue() -> dict[str, tuple[str, ...]]:
+    """Each line of the catalogue, A01 to A34 -> ids of the attacks built for it; none where pending."""
+    found = {f"A{n:02d}": () for n in range(1, LAST + 1)}
+    for name in attacks():
+        line = name.split("-")[0]
+        found[line] = (*found.get(line, ()), name)
     return found
 
 

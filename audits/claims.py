@@ -7,6 +7,8 @@ when its attacks succeed.
 
 from dataclasses import dataclass
 
+from merveil.attacks.base import Attack
+from merveil.attacks.registry import get
 from merveil.protocols.policy import SECURE_SCHEMES
 from merveil.protocols.registry import names
 
@@ -29,6 +31,10 @@ class Claim:
         if self.applies in names():
             return scheme == self.applies
         return self.applies == "all" or (scheme in SECURE_SCHEMES) == (self.applies == "secure")
+
+    def tries(self, attack: Attack, scheme: str) -> bool:
+        """Whether this claim tries an attack on a scheme: both must apply."""
+        return self.covers(scheme) and (not attack.schemes or scheme in attack.schemes)
 
     def why_not(self, scheme: str) -> str:
         """Why a scheme is skipped."""
@@ -98,6 +104,54 @@ CLAIMS: dict[str, Claim] = {
             ("A31",),
             "ckks",
         ),
+        Claim(
+            "C-40",
+            "The mask of a vector is neither found by trying seeds nor predicted from known parts of it.",
+            ("A01", "A02"),
+            "secure",
+        ),
+        Claim(
+            "C-41",
+            "A party sends one vector and one answer a round, whoever asks again, retries or restores.",
+            ("A03", "A10", "A32"),
+            "all",
+        ),
+        Claim(
+            "C-42",
+            "A server that tells two stories about who survived is not answered twice.",
+            ("A04", "A05"),
+            "secure",
+        ),
+        Claim("C-43", "Fewer shares than the threshold tell nothing about a seed.", ("A09",), "secure"),
+        Claim(
+            "C-44",
+            "The server cannot add members, nor get a sum with fewer honest inputs than the floor.",
+            ("A06",),
+            "secure",
+        ),
+        Claim("C-45", "Keys that the server puts in a neighbour's place are refused.", ("A07",), "secure"),
+        Claim(
+            "C-46", "Parameters below a party's own floor are refused, in every field.", ("A08",), "secure"
+        ),
+        Claim("C-47", "An altered share never changes the sum silently.", ("A11",), "secure"),
+        Claim(
+            "C-48",
+            "A sum never wraps, and values that are no numbers, or none of the grid, never enter it.",
+            ("A12", "A13"),
+            "all",
+        ),
+        Claim(
+            "C-49",
+            "Long-term keys stolen later open no round that has closed.",
+            ("A33",),
+            "secure",
+        ),
+        Claim(
+            "N-40",
+            "When a client answers tells the server who holds many clips: training on more takes longer.",
+            ("A20-time",),
+            "all",
+        ),
     )
 }
 
@@ -110,6 +164,11 @@ def cases(claim: str) -> list[tuple[str, str]]:
 def claimed(attack: str, scheme: str) -> str | None:
     """The claim that says this attack fails on this scheme, if there is one."""
     for claim in CLAIMS.values():
-        if not claim.leak and attack in claim.attacks and claim.covers(scheme):
+        if not claim.leak and attack in claim.attacks and claim.tries(get(attack), scheme):
             return claim.id
     return None
+
+
+def claims_of(attack: str) -> list[str]:
+    """Ids of the claims and non-claims that an attack tries."""
+    return [claim.id for claim in CLAIMS.values() if attack in claim.attacks]

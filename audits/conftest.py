@@ -5,17 +5,19 @@ pytest's own `--strict` makes inconclusive audits fail, beside what it does to m
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from merveil.attacks import registry
+from merveil.attacks import protocol, registry
 from merveil.attacks.base import Attack
 from merveil.attacks.record import record as make_record
-from merveil.attacks.runner import SETTINGS, Trial, try_attack
+from merveil.attacks.runner import SETTINGS, Trial, try_attack, try_on_fields
 from merveil.attacks.scenario import Task
 from merveil.attacks.verdict import Verdict, succeeded
 from merveil.audits.claims import CLAIMS, cases
@@ -23,13 +25,18 @@ from merveil.audits.controls import control_of
 from merveil.mer.atomic import write_text
 
 FULL = 4  # times the rounds of the quick form
+TORCHLESS = ("protocol", "wire")  # settings that train nothing
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("audits of merveil")
     group.addoption("--scheme", action="append", help="only this scheme (may be repeated)")
     group.addoption("--attack", action="append", help="only this attack, such as A24 (may be repeated)")
-    group.addoption("--full", action="store_true", help=f"{FULL} times as many rounds: tighter bounds")
+    group.addoption(
+        "--full",
+        action="store_true",
+        help=f"{FULL} times as many rounds, {protocol.FULL} times as many plays: tighter bounds",
+    )
     group.addoption("--audits-json", metavar="PATH", help="write one record an audit to PATH")
     group.addoption("--audit-data", metavar="F.npz", help="archive to audit on (default: synthetic faces)")
 
@@ -55,23 +62,41 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @dataclass
 class Bench:
-    """The task that all audits share, and the control of each attack, run once."""
+    """The task that the audits share, made when an audit needs it, and each attack's control, run once."""
 
-    task: Task
+    data: str | None
     full: bool
     strict: bool
     controls: dict[str, Trial] = field(default_factory=dict)
 
+    @cached_property
+    def task(self) -> Task:
+        """Synthetic faces by default, so that an installed user can run the audits without any data."""
+        pytest.importorskip("torch", reason="this audit trains networks: pip install 'merveil[mer,audits]'")
+        if self.data:
+            from merveil.mer.data.archive import load_archive
+
+            return Task(load_archive(self.data))
+        from merveil.mer.data.synthetic import synthetic_archive
+
+        return Task(synthetic_archive(24, 8, 0))
+
+    def _task(self, attack: Attack) -> Any:
+        return None if attack.setting in TORCHLESS else self.task
+
     def control(self, attack: Attack) -> Trial:
         if attack.id not in self.controls:
-            self.controls[attack.id] = control_of(attack, self.task, seed=1)
+            self.controls[attack.id] = control_of(attack, self._task(attack), seed=1)
         return self.controls[attack.id]
 
     def attempt(self, attack: Attack, scheme: str) -> Trial:
+        if attack.setting == "protocol":
+            times = protocol.FULL if self.full else 1
+            return try_on_fields(attack, protocol.sound(scheme), seed=2, times=times)
         setting = SETTINGS.get(attack.setting)
         if self.full and setting is not None:
             setting = replace(setting, rounds=FULL * setting.rounds)
-        return try_attack(attack, self.task, scheme, seed=2, setting=setting)
+        return try_attack(attack, self._task(attack), scheme, seed=2, setting=setting)
 
 
 RECORDS = pytest.StashKey[list[dict[str, Any]]]()
@@ -79,19 +104,8 @@ RECORDS = pytest.StashKey[list[dict[str, Any]]]()
 
 @pytest.fixture(scope="session")
 def bench(request: pytest.FixtureRequest) -> Bench:
-    """Synthetic faces by default, so that an installed user can run the audits without any data."""
-    pytest.importorskip("torch", reason="the audits train networks: pip install 'merveil[mer,audits]'")
-    path = request.config.getoption("--audit-data")
-    if path:
-        from merveil.mer.data.archive import load_archive
-
-        archive = load_archive(path)
-    else:
-        from merveil.mer.data.synthetic import synthetic_archive
-
-        archive = synthetic_archive(24, 8, 0)
     options = request.config.getoption
-    return Bench(Task(archive), bool(options("--full")), bool(options("strict", False)))
+    return Bench(options("--audit-data"), bool(options("--full")), bool(options("strict", False)))
 
 
 @pytest.fixture
@@ -99,10 +113,12 @@ def audit(request: pytest.FixtureRequest, bench: Bench) -> Iterator[Any]:
     """A function (claim, attack, scheme) that tries the attack and ends the test by the verdict."""
 
     def run(claim: str, name: str, scheme: str) -> None:
-        made = CLAIMS[claim]
+        made, attack = CLAIMS[claim], registry.get(name)
         if not made.covers(scheme):
             pytest.skip(made.why_not(scheme))
-        started, attack = time.monotonic(), registry.get(name)
+        if not made.tries(attack, scheme):
+            pytest.skip(f"{name} does not apply to {scheme}, only to {', '.join(attack.schemes)}")
+        started = time.monotonic()
         control, trial = bench.control(attack), bench.attempt(attack, scheme)
         record = make_record(trial, control)
         record |= {
@@ -133,10 +149,12 @@ def _end(leak: bool, won: bool, verdict: Verdict, record: dict[str, Any], strict
 
 def _spoken(record: dict[str, Any]) -> str:
     low, high = record["ci95"]
+    held = record.get("held", 1.0)
+    seen = "" if held == 1 else f"; the named defence was seen in {held:.3f} of the plays only"
     return (
         f"{record['statistic']}: {record['score']:.3f} [{low:.3f}, {high:.3f}], "
         f"chance {record['chance']:.3f}, "
-        f"n = {record['n']} {record['unit']}; from {record['mde']:.3f} on it would have been seen"
+        f"n = {record['n']} {record['unit']}; from {record['mde']:.3f} on it would have been seen{seen}"
     )
 
 
@@ -153,7 +171,27 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         return
     terminalreporter.section("audits")
     for r in sorted(records, key=lambda r: (r["claim"], r["id"], r["scheme"])):
-        terminalreporter.line(f"{r['claim']} {r['id']:<8}{r['scheme']:<9}{r['verdict']:<15}{_spoken(r)}")
+        terminalreporter.line(f"{r['claim']} {r['id']:<10}{r['scheme']:<9}{r['verdict']:<15}{_spoken(r)}")
+    for line in tally(records):
+        terminalreporter.line(line)
+
+
+def tally(records: list[dict[str, Any]]) -> list[str]:
+    """What was run of what there is: lines of the catalogue, claims, and how often each verdict came."""
+    lines = registry.catalogue()
+    done = {r["id"].split("-")[0] for r in records}
+    pending = [name for name in lines if not lines[name]]
+    won = {r["id"] for r in records if r["verdict"] != Verdict.CONTROL_FAILED.value}
+    verdicts = Counter(r["verdict"] for r in records)
+    return [
+        f"catalogue: {len(done)} of {len(lines)} lines tried, "
+        f"{len({name.split('-')[0] for name in won})} with a control that won; "
+        f"not built yet: {', '.join(pending) or 'none'}",
+        f"claims: {len({r['claim'] for r in records})} of {len(CLAIMS)}; "
+        f"{len(records)} audits on {len({r['scheme'] for r in records})} schemes, "
+        f"{sum(r['seconds'] for r in records):.0f} s",
+        "verdicts: " + ", ".join(f"{verdicts[v.value]} {v.value}" for v in Verdict),
+    ]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -8,10 +8,10 @@ from merveil.attacks.base import Attack
 from merveil.attacks.runner import Trial, try_attack, try_on_fields, try_on_wires
 from merveil.attacks.scenario import Task
 from merveil.attacks.wire import Wire
-from merveil.audits.broken import ckks_builds
+from merveil.audits.broken import builds, ckks_builds
 from merveil.audits.broken.unsigned import UnsignedServer
 
-BUILDS = {**ckks_builds.BUILDS}  # attack id -> the weakened construction it must win on
+BUILDS = {**builds.BUILDS, **ckks_builds.BUILDS}  # attack id -> the weakened construction it must win on
 
 
 def control_of(attack: Attack, task: Task, seed: int = 0) -> Trial:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from merveil.attacks.protocol import Build
+from merveil.attacks.protocol import Build, sound
 from merveil.audits.broken import careless, lists, masks, sessions
 from merveil.protocols.params import Params
 
@@ -41,5 +41,6 @@ BUILDS: dict[str, Callable[[], Build]] = {
     "A13": lambda: _weak("a codec that checks nothing", aggregator=careless.Trusting),
     "A32": lambda: _weak("no ledger", client=careless.forgetful),
     "A33": lambda: _weak("shares sealed under static keys", client=sessions.clients_of(careless.StaticBoxes)),
+    "A20-time": lambda: sound("plain"),  # a leak of every scheme, shown where nothing else is hidden
     "A06": lambda: _weak("open enrolment", enrol=sessions.open_enrolment),
 }
