@@ -166,7 +166,9 @@ class SecureAggregator:
     value. threshold: fewest survivors, None for the scheme's default. max_weight: public bound on weights,
     None for the power of two at or above the largest. policy: None for the default floor; its anchor is
     replaced by the object's own coordinator. max_cut: largest share of one client's coordinates that may be
-    clipped. record: keep the frames of each mean as a Transcript.
+    clipped. keys: of `ckks` only, "threshold" (the default) or "authority" (the first client holds the key
+    alone; without a policy of its own the object then allows that). record: keep the frames of each mean as a
+    Transcript.
     """
 
     def __init__(
@@ -179,6 +181,7 @@ class SecureAggregator:
         max_weight: int | None = None,
         policy: Policy | None = None,
         max_cut: float = 0.01,
+        keys: str | None = None,
         record: bool = False,
     ) -> None:
         self._scheme = get(scheme)
@@ -188,6 +191,9 @@ class SecureAggregator:
         self._max_weight = max_weight
         self._policy = policy
         self._max_cut = max_cut
+        if keys is not None and scheme != "ckks":
+            raise LocalError(f"keys is an option of ckks, not of {scheme}")
+        self._extra: dict[str, Any] = {} if keys is None else {"keys": keys}
         self._record = record
         self._federation: _Federation | None = None
         self._params: Params | None = None
@@ -251,7 +257,13 @@ class SecureAggregator:
             if w > bound:
                 raise LocalError(f"client {i}: weight {w} exceeds max_weight {bound}", AbortCode.INPUT_RANGE)
         self._params = self._scheme.params(
-            clients, dim, bits=self._bits, clip=self._clip, max_weight=bound, threshold=self._threshold
+            clients,
+            dim,
+            bits=self._bits,
+            clip=self._clip,
+            max_weight=bound,
+            threshold=self._threshold,
+            **self._extra,
         )
         return self._params
 
@@ -324,7 +336,13 @@ class SecureAggregator:
         if self._policy is not None:
             return replace(self._policy, anchor=roster.anchor)
         schemes = frozenset({self._scheme.name})
-        return Policy(anchor=roster.anchor, schemes=schemes, max_rounds=roster.max_rounds, max_weight=2**31)
+        return Policy(
+            anchor=roster.anchor,
+            schemes=schemes,
+            max_rounds=roster.max_rounds,
+            max_weight=2**31,
+            allow_authority=self._extra.get("keys") == "authority",
+        )
 
     def _transcript(
         self, params: Params, traffic: Traffic, inputs: Mapping[int, Codes], outcome: Any

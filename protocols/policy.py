@@ -32,7 +32,8 @@ class Policy:
     allow_small_cohort: accept cohorts whose honest survivors fall below min_honest (a declared
     non-claim). min_difference: fewest clients by which the survivors must differ from the last set this party
     answered for, unless the sets are equal (0: no such rule). max_verify_bytes: what this party downloads at
-    most to check what it decrypts (ckks); above, it refuses the parameters.
+    most to check what it decrypts (ckks); above, it refuses the parameters. allow_authority: accept
+    that one client holds the decryption key alone (ckks with keys="authority").
     """
 
     anchor: bytes = field(repr=False)
@@ -48,6 +49,7 @@ class Policy:
     allow_small_cohort: bool = False
     min_difference: int = 0
     max_verify_bytes: int = 2**30
+    allow_authority: bool = False
 
     def __post_init__(self) -> None:
         if len(self.anchor) != 32:

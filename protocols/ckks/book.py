@@ -27,8 +27,9 @@ class Book:
     """Plain data; `server` holds the rules.
 
     dealt: dealer -> (salt, b, boxes by holder). total: sum of c0, later plus the answers. parts:
-    survivor -> (stamp, c1). signatures: survivor -> signature on the root. decryptors: chosen when CHECK
-    closes. answered: who closed the round. slots: digest of the first frame of each (sender, kind).
+    survivor -> (stamp, c1). signatures: survivor -> signature on the root. chosen: whose signatures go into
+    the request, when CHECK closes. authority: of the parameters. answered: who closed the round.
+    slots: digest of the first frame of each (sender, kind).
     """
 
     adverts: dict[int, Advert] = field(default_factory=dict)
@@ -40,9 +41,20 @@ class Book:
     survivors: bytes = b""
     root: bytes = b""
     signatures: dict[int, bytes] = field(default_factory=dict)
-    decryptors: tuple[int, ...] = ()
+    chosen: tuple[int, ...] = ()
     answered: set[int] = field(default_factory=set)
     slots: dict[tuple[int, Kind], bytes] = field(default_factory=dict)
+    authority: int = 0
+
+    @property
+    def decryptors(self) -> tuple[int, ...]:
+        """Who opens the sum, once it is chosen."""
+        return (self.authority,) if self.authority and self.chosen else self.chosen
+
+    @property
+    def keyed(self) -> Iterable[int]:
+        """Who may encrypt: those with a part in the key, or all who advertised where one client holds it."""
+        return self.adverts if self.authority else self.dealt
 
     def add(self, x: Residues) -> None:
         self.total = x if self.total is None else add(self.total, x)
@@ -55,8 +67,8 @@ class Book:
         """Who may speak in a phase."""
         by_phase: dict[Phase, Iterable[int]] = {
             Phase.KEYS: cohort,
-            Phase.SHARES: self.adverts,
-            Phase.MASKED: self.dealt,
+            Phase.SHARES: (self.authority,) if self.authority else self.adverts,
+            Phase.MASKED: self.keyed,
             Phase.CHECK: self.parts,
             Phase.UNMASK: self.signatures,
         }
@@ -101,7 +113,7 @@ class Book:
                 self.survivors,
                 self.root,
                 join(self.signatures),
-                msg.index_bytes(self.decryptors),
+                msg.index_bytes(self.chosen),
                 msg.index_bytes(sorted(self.answered)),
                 b"".join(bytes((k,)) + i.to_bytes(2, "big") + d for (i, k), d in self.slots.items()),
                 b"".join(i.to_bytes(2, "big") + c.name.encode().ljust(32) for i, c in excluded.items()),
@@ -135,9 +147,10 @@ class Book:
             survivors=f[8],
             root=f[9],
             signatures=split(f[10], SIGNATURE),
-            decryptors=_indices(f[11]),
+            chosen=_indices(f[11]),
             answered=set(_indices(f[12])),
             slots=slots,
+            authority=params.authority,
         )
         return phase, book, gone
 

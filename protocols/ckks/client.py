@@ -11,22 +11,21 @@ from collections.abc import Callable, Sequence
 from merveil.protocols.ckks import encoding, encryption, ring
 from merveil.protocols.ckks import messages as msg
 from merveil.protocols.ckks.constants import CIPHERTEXT_BYTES, DATA, PRIMES, PUBLIC_BYTES
+from merveil.protocols.ckks.dealing import checked_sum, open_public, open_share, seal_shares
 from merveil.protocols.ckks.messages import SUITE, Kind
 from merveil.protocols.ckks.params import CkksParams
 from merveil.protocols.ckks.ring import Residues
 from merveil.protocols.ckks.sampling import expand
-from merveil.protocols.ckks.sealing import box_keys, chain_keys, close_chains
+from merveil.protocols.ckks.sealing import close_chains
 from merveil.protocols.ckks.state import ClientState
-from merveil.protocols.ckks.wire import check_opaque, decode_polynomials, encode_polynomials
+from merveil.protocols.ckks.wire import decode_polynomials, encode_polynomials
 from merveil.protocols.codec import Codes, check_codes
 from merveil.protocols.errors import AbortCode, Aborted, LocalError, RemoteError
 from merveil.protocols.frame import Frame, malformed
 from merveil.protocols.ledger import RoundState
 from merveil.protocols.machine import Event, step
-from merveil.protocols.primitives.aead import open_once, seal_once
 from merveil.protocols.primitives.agreement import private_key, public_bytes
-from merveil.protocols.primitives.kdf import equal
-from merveil.protocols.primitives.sign import sign, verify
+from merveil.protocols.primitives.sign import sign
 from merveil.protocols.secagg.messages import from_bitmap, to_bitmap
 from merveil.protocols.session import SPENT, Phase, Seat
 
@@ -76,13 +75,12 @@ class CkksClient:
 
     def _open(self, after: Phase) -> Sequence[Frame]:
         seat, context = self._seat, self._seat.context
-        secret, public = encryption.key_pair(expand(context.digest), seat.rng)
-        raw, salt = encode_polynomials(public), seat.rng.draw(msg.SALT, "ckks/salt")
+        secret, raw, salt = self._draw_key()
         seed = seat.rng.draw(32, "ckks/share-key")
         advert = msg.Advert(
             seat.rng.draw(32, "ckks/nonce"),
             public_bytes(private_key(seed)),
-            msg.commitment(context.digest, seat.index, salt, raw),
+            msg.commitment(context.digest, seat.index, salt, raw) if raw else bytes(msg.DIGEST),
         )
         seat.ledger.open_round(context.federation, context.round, context.attempt)
         self._state = ClientState(
@@ -90,6 +88,14 @@ class CkksClient:
         )
         self._phase = after
         return (self._frame(Kind.ADVERT, msg.encode_advert(context, advert), context.digest),)
+
+    def _draw_key(self) -> tuple[Residues | None, bytes, bytes]:
+        """(secret, wire form of b, salt of its commitment); nothing where another client holds the key."""
+        seat = self._seat
+        if self._params.authority not in (0, seat.index):
+            return None, b"", b""
+        secret, public = encryption.key_pair(expand(seat.context.digest), seat.rng)
+        return secret, encode_polynomials(public), seat.rng.draw(msg.SALT, "ckks/salt")
 
     def submit(self, codes: Codes) -> Sequence[Frame]:
         """Hand in the vector once, at any time before it is due; the ciphertext's frame if it is due now."""
@@ -208,65 +214,41 @@ class CkksClient:
         if not set(adverts) <= set(context.cohort):
             raise Aborted(_MISMATCH, "the list names clients outside the cohort", (0,))
         self._enough(len(adverts), "advertised")
+        if self._params.authority and self._params.authority not in adverts:
+            raise Aborted(AbortCode.BELOW_THRESHOLD, f"{self._params.authority} holds the key and is missing")
         sid = msg.session_id(context.digest, adverts)
-        boxes = self._seal_shares(sid, adverts)
-        body = msg.encode_shares(state.salt, state.public, boxes)
+        frames: Sequence[Frame] = ()
+        if state.secret is not None:
+            boxes = seal_shares(seat, state, self._params, sid, adverts)
+            frames = (self._frame(Kind.SHARES, msg.encode_shares(state.salt, state.public, boxes), sid),)
         state.sid, state.adverts = sid, adverts
         state.secret, state.seed = None, b""
         self._phase = step(TABLE, SPENT, self._phase, Event.ADVANCE)
-        return (self._frame(Kind.SHARES, body, sid),)
-
-    def _seal_shares(self, sid: bytes, adverts: dict[int, msg.Advert]) -> dict[int, bytes]:
-        seat, state = self._seat, self._state
-        assert state.secret is not None
-        peers = [i for i in adverts if i != seat.index]
-        chains = chain_keys(seat, peers)
-        shares = encryption.deal(state.secret, sorted(adverts), self._params.threshold, seat.rng)
-        boxes = {}
-        for peer in peers:
-            keys = box_keys(sid, chains[peer], state.seed, adverts[peer].share_key, seat.index, peer)
-            plain = encode_polynomials(shares[peer])
-            boxes[peer] = seal_once(keys.outgoing, plain, msg.box_aad(sid, seat.index, peer))
-            state.incoming[peer] = keys.incoming
-        state.share = shares[seat.index]
-        return boxes
+        return frames
 
     # SHARES
 
     def _on_relay(self, frame: Frame) -> Sequence[Frame]:
-        seat, state = self._seat, self._state
-        entries = msg.decode_relay(frame.body)
-        if not set(entries) <= set(state.incoming):
-            raise Aborted(_MISMATCH, "shares of clients that never advertised", (0,))
-        self._enough(len(entries) + 1, "shared")
-        joint = decode_polynomials(state.public, 1, len(PRIMES), seat.index)
-        share = state.share
-        assert share is not None
+        seat, state, holder = self._seat, self._state, self._params.authority
+        entries = msg.decode_relay(frame.body, 0 if holder else msg.BOX)
+        expected = {holder} - {seat.index} if holder else set(state.incoming)
+        if not set(entries) <= expected or (holder and set(entries) != expected):
+            raise Aborted(_MISMATCH, "keys of other clients than have a part in it", (0,))
+        if not holder:
+            self._enough(len(entries) + 1, "shared")
+        joint = decode_polynomials(state.public, 1, len(PRIMES), seat.index) if state.public else None
         for dealer, dealt in entries.items():
-            public, part = self._open_dealt(dealer, dealt)
-            ring.add(joint, public)
-            share = ring.add(share.copy(), part)
-        state.share, state.joint = share, joint
-        state.dealers = tuple(sorted((*entries, seat.index)))
+            public = open_public(seat, state, dealer, dealt)
+            joint = public if joint is None else ring.add(joint, public)
+            if not holder:
+                assert state.share is not None
+                state.share = ring.add(state.share, open_share(seat, state, dealer, dealt))
+        state.joint = joint
+        state.dealers = (holder,) if holder else tuple(sorted((*entries, seat.index)))
         state.view = msg.view_digest(state.sid, state.dealers)
         state.incoming, state.public, state.salt = {}, b"", b""
         self._phase = step(TABLE, SPENT, self._phase, Event.ADVANCE)
         return self._upload() if state.codes is not None else ()
-
-    def _open_dealt(self, dealer: int, dealt: msg.Dealt) -> tuple[Residues, Residues]:
-        """A dealer's b, held against its commitment, and its share for this client."""
-        context, state, own = self._seat.context.digest, self._state, self._seat.index
-        said = msg.commitment(context, dealer, dealt.salt, dealt.public)
-        if not equal(said, state.adverts[dealer].commitment):
-            raise Aborted(AbortCode.BAD_KEY, f"the key of {dealer} is not the one that it committed to")
-        plain = open_once(state.incoming[dealer], dealt.box, msg.box_aad(state.sid, dealer, own))
-        if plain is None:
-            raise Aborted(AbortCode.BAD_KEY, f"the shares of {dealer} do not confirm the keys in use")
-        try:
-            public = decode_polynomials(dealt.public, 1, len(PRIMES), dealer)
-            return public, decode_polynomials(plain, 1, DATA, dealer)
-        except RemoteError as error:
-            raise Aborted(AbortCode.BAD_SHARE, f"{dealer} dealt residues out of range", (dealer,)) from error
 
     # MASKED
 
@@ -295,7 +277,7 @@ class CkksClient:
         listed = msg.decode_survivors(frame.body)
         if listed.get(seat.index) != state.c1:
             raise Aborted(_MISMATCH, "the survivor list does not hold this client's ciphertext", (0,))
-        if not set(listed) <= set(state.dealers):
+        if not set(listed) <= set(state.adverts if self._params.authority else state.dealers):
             raise Aborted(_MISMATCH, "survivors that have no part in the key", (0,))
         self._enough(len(listed), "survived")
         self._check_difference(set(listed))
@@ -323,12 +305,13 @@ class CkksClient:
         seat, context, state, params = self._seat, self._seat.context, self._state, self._params
         listed = msg.decode_survivors(state.survivors)
         count = params.layout.ciphertexts
-        signatures, parts = msg.decode_request(frame.body, seat.index, len(listed), count)
+        holder = params.authority
+        signatures, parts = msg.decode_request(frame.body, seat.index, len(listed), count, holder)
         if not set(signatures) <= set(listed) or not all(self._signed(i, s) for i, s in signatures.items()):
             raise Aborted(AbortCode.BAD_SIGNATURE, "a signature on the survivor list does not hold", (0,))
         if len(signatures) != params.threshold:
             raise Aborted(
-                AbortCode.BELOW_THRESHOLD, f"{len(signatures)} decryptors, not {params.threshold}", (0,)
+                AbortCode.BELOW_THRESHOLD, f"{len(signatures)} signatures, not {params.threshold}", (0,)
             )
         self._check_difference(set(listed))
         body = msg.subset_digest(state.root, signatures)
@@ -352,23 +335,11 @@ class CkksClient:
     ) -> bytes:
         """Recompute the sum of the survivors' signed c1 parts, and decrypt nothing else."""
         seat, state, params = self._seat, self._state, self._params
-        count = params.layout.ciphertexts
-        total: Residues | None = None
-        for (index, digest), (stamp, c1) in zip(sorted(listed.items()), parts, strict=True):
-            fields = msg.stamp_fields(state.sid, index, state.view, digest)
-            key = seat.roster.member(index).sign_key
-            if msg.c1_digest(c1) != digest or not verify(key, stamp, msg.STAMP, *fields):
-                raise Aborted(AbortCode.BAD_CIPHERTEXT, f"the part of {index} is not what it signed", (0,))
-            try:
-                part = decode_polynomials(c1, count, DATA, index)
-                check_opaque(part, index)
-            except RemoteError as error:
-                raise Aborted(AbortCode.BAD_CIPHERTEXT, str(error), (index,)) from error
-            total = part if total is None else ring.add(total, part)
-        assert total is not None and state.share is not None
-        weights = encryption.lagrange(decryptors, seat.index)
-        sigma = params.layout.smudging
-        return encode_polynomials(encryption.partial(state.share, total, weights, sigma, seat.rng))
+        total = checked_sum(seat, state, params, listed, parts)
+        assert state.share is not None
+        weights = (1,) * DATA if params.authority else encryption.lagrange(decryptors, seat.index)
+        answer = encryption.partial(state.share, total, weights, params.layout.smudging, seat.rng)
+        return encode_polynomials(answer)
 
     def _signed(self, index: int, signature: bytes) -> bool:
         """The signature of a SIGNED frame is the signature on the list: rebuild the frame it belongs to."""

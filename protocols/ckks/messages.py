@@ -135,13 +135,14 @@ def encode_relay(entries: Mapping[int, Dealt]) -> bytes:
     return b"".join(parts)
 
 
-def decode_relay(body: bytes) -> dict[int, Dealt]:
+def decode_relay(body: bytes, box: int = BOX) -> dict[int, Dealt]:
+    """box: length of a sealed share; 0 where one client holds the key and deals nothing."""
     reader = Reader(body, 0)
     entries: dict[int, Dealt] = {}
     indices = []
     for _ in range(reader.u16()):
         indices.append(reader.u16())
-        entries[indices[-1]] = Dealt(reader.take(SALT), reader.take(PUBLIC_BYTES), reader.take(BOX))
+        entries[indices[-1]] = Dealt(reader.take(SALT), reader.take(PUBLIC_BYTES), reader.take(box))
     reader.end()
     _ascending(indices, 0)
     return entries
@@ -212,17 +213,16 @@ def encode_request(signatures: Mapping[int, bytes], parts: Sequence[tuple[bytes,
 
 
 def decode_request(
-    body: bytes, own: int, survivors: int, ciphertexts: int
+    body: bytes, own: int, survivors: int, ciphertexts: int, authority: int = 0
 ) -> tuple[dict[int, bytes], list[tuple[bytes, bytes]]]:
-    """Signatures, and the parts where this client is among the decryptors."""
+    """Signatures, and the parts where this client is among the decryptors, or is the authority."""
     reader = Reader(body, 0)
     pairs = [(reader.u16(), reader.take(SIGNATURE)) for _ in range(reader.u16())]
     _ascending([i for i, _ in pairs], 0)
     signatures = dict(pairs)
     size = ciphertexts * CIPHERTEXT_BYTES
-    parts = [
-        (reader.take(SIGNATURE), reader.take(size)) for _ in range(survivors if own in signatures else 0)
-    ]
+    decrypts = own == authority if authority else own in signatures
+    parts = [(reader.take(SIGNATURE), reader.take(size)) for _ in range(survivors if decrypts else 0)]
     reader.end()
     return signatures, parts
 

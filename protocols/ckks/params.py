@@ -54,13 +54,15 @@ class Layout:
 
 @dataclass(frozen=True)
 class CkksParams(Params):
-    """Params with two more fields, which enter the encoding as all do.
+    """Params with three more fields, which enter the encoding as all do.
 
-    smudging: s in bits. slots: 0 for coefficients, 1 for slots.
+    smudging: s in bits. slots: 0 for coefficients, 1 for slots. authority: roster index of the one client
+    that holds the key, 0 where nobody does and `threshold` clients open a sum together (ADR 0054).
     """
 
     smudging: int = 40
     slots: int = 0
+    authority: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,6 +70,8 @@ class CkksParams(Params):
             raise LocalError(f"smudging from 1 to 60 bits, not {self.smudging}", AbortCode.INPUT_RANGE)
         if self.slots not in (0, 1):
             raise LocalError(f"slots is 0 or 1, not {self.slots}", AbortCode.INPUT_RANGE)
+        if not 0 <= self.authority <= 65_535:
+            raise LocalError(f"authority is a roster index or 0, not {self.authority}", AbortCode.INPUT_RANGE)
         if self.cohort < 2:
             raise LocalError("a joint key needs two clients", AbortCode.COHORT_TOO_SMALL)
         self.layout  # noqa: B018  refuses what does not fit
@@ -98,7 +102,7 @@ class CkksParams(Params):
             smudging = smudging_noise(own, count, self.smudging)
             # the transform to slots adds N/2 independent coefficients
             spread = math.sqrt(DEGREE / 2) if self.slots else 1.0
-            bound = DEVIATIONS * spread * math.sqrt(self.threshold * smudging**2 + own**2)
+            bound = DEVIATIONS * spread * math.sqrt(self.answers * smudging**2 + own**2)
             if self.slots:  # no larger than needed: the float error of the encoding grows with the scale
                 delta = min(largest, math.ceil(2.1 * bound / PRIMES[0]) + 4)
         room = PRIMES[0] * (delta / 2 - 2)
@@ -109,18 +113,25 @@ class CkksParams(Params):
     def _own_noise(self, digit: int, delta: int) -> float:
         """Of a full sum: fresh encryptions; in slots also the float error of encoding."""
         encoding = _FLOAT_ERROR * digit * delta * PRIMES[0] if self.slots else 0.0
-        return math.sqrt(self.cohort * (fresh_noise(self.cohort) ** 2 + encoding**2))
+        secrets = 1 if self.authority else self.cohort
+        return math.sqrt(self.cohort * (fresh_noise(secrets) ** 2 + encoding**2))
+
+    @property
+    def answers(self) -> int:
+        """How many decrypt."""
+        return 1 if self.authority else self.threshold
 
     @property
     def verify_bytes(self) -> int:
         """What a decryptor downloads to check the sum: the c1 part of every survivor."""
         return self.cohort * self.layout.ciphertexts * CIPHERTEXT_BYTES
 
-    def describe(self) -> dict[str, float | int]:
+    def describe(self) -> dict[str, float | int | str]:
         """The printed figures: s, tau, log2 Q and scale, noise, limbs, bytes a value, failure probability."""
         found = self.layout
         q = math.log2(PRIMES[0]) + math.log2(PRIMES[1])
         return {
+            "keys": "authority" if self.authority else "threshold",
             "degree": DEGREE,
             "primes_bits": sum(p.bit_length() for p in PRIMES),
             "log2_q": round(q, 2),

@@ -53,7 +53,7 @@ class CkksServer:
         self._desk, self._params = desk, params
         self._cohort = desk.context.cohort
         self._phase = Phase.IDLE
-        self._book = Book()
+        self._book = Book(authority=params.authority)
         self._codes: Codes | None = None
         self.late = 0
         self.excluded: dict[int, AbortCode] = {}
@@ -169,7 +169,7 @@ class CkksServer:
 
     def _take_shares(self, sender: int, frame: Frame) -> None:
         book = self._book
-        peers = [i for i in sorted(book.adverts) if i != sender]
+        peers = [] if book.authority else [i for i in sorted(book.adverts) if i != sender]
         salt, public, boxes = msg.decode_shares(frame.body, sender, peers)
         said = msg.commitment(self._desk.context.digest, sender, salt, public)
         if said != book.adverts[sender].commitment:
@@ -200,7 +200,7 @@ class CkksServer:
         book = self._book
         count = self._params.layout.ciphertexts if sender in book.decryptors else 0
         digest, answer = msg.decode_answer(frame.body, sender, count)
-        if digest != msg.subset_digest(book.root, book.decryptors):
+        if digest != msg.subset_digest(book.root, book.chosen):
             raise RemoteError("answered another request", (sender,), AbortCode.ROSTER_MISMATCH)
         if count:
             book.add(decode_polynomials(answer, count, DATA, sender))
@@ -242,6 +242,12 @@ class CkksServer:
                 f"{len(here)} clients {what}, the threshold is {self._params.threshold}; missing: {missing}",
             )
 
+    def _present(self, here: Iterable[int]) -> None:
+        """Without the one client that holds the key there is no sum."""
+        holder = self._book.authority
+        if holder and holder not in here:
+            self._fail(AbortCode.BELOW_THRESHOLD, f"client {holder} holds the key and is missing")
+
     def _to_all(self, kind: Kind, to: Iterable[int], binding: bytes, body: bytes) -> Sequence[Frame]:
         return Frames(sorted(to), lambda i: Frame(SUITE, kind, binding[:16], 0, i, body))
 
@@ -258,17 +264,18 @@ class CkksServer:
 
     def _close_shares(self) -> Sequence[Frame]:
         book = self._book
-        self._enough(book.dealt, "shared")
+        self._enough(book.keyed, "shared")
+        self._present(book.dealt)
         book.view = msg.view_digest(book.sid, book.dealt)
         self._advance()
         dealt = book.dealt
 
         def relay(i: int) -> Frame:
-            entries = {d: msg.Dealt(salt, b, boxes[i]) for d, (salt, b, boxes) in dealt.items() if d != i}
+            entries = {d: msg.Dealt(salt, b, x.get(i, b"")) for d, (salt, b, x) in dealt.items() if d != i}
             body = msg.encode_relay(entries)
             return Frame(SUITE, Kind.RELAY, book.sid[:16], 0, i, body)
 
-        return Frames(sorted(dealt), relay)
+        return Frames(sorted(book.keyed), relay)
 
     def _close_masked(self) -> Sequence[Frame]:
         book = self._book
@@ -279,14 +286,16 @@ class CkksServer:
         return self._to_all(Kind.SURVIVORS, book.parts, book.sid, book.survivors)
 
     def _close_check(self) -> Sequence[Frame]:
-        """Choose the decryptors, rotating by round. Nobody has answered: losses so far cost nothing."""
+        """Choose t signers, rotating by round: they decrypt, unless one client holds the key. Nobody has
+        answered: losses so far cost nothing."""
         book, t = self._book, self._params.threshold
         self._enough(book.signatures, "signed the survivor list")
+        self._present(book.signatures)
         signers = sorted(book.signatures)
         first = self._desk.context.round % len(signers)
-        book.decryptors = tuple(sorted((signers[first:] + signers[:first])[:t]))
+        book.chosen = tuple(sorted((signers[first:] + signers[:first])[:t]))
         self._advance()
-        signed = {i: book.signatures[i] for i in book.decryptors}
+        signed = {i: book.signatures[i] for i in book.chosen}
         parts = [book.parts[i] for i in book.alive]
         full, short = msg.encode_request(signed, parts), msg.encode_request(signed, ())
         chosen = set(book.decryptors)
@@ -301,7 +310,7 @@ class CkksServer:
         if lost:
             self._fail(
                 AbortCode.BELOW_THRESHOLD,
-                f"{len(lost)} of {params.threshold} decryptors did not answer; missing: {lost}. Another "
+                f"{len(lost)} of {params.answers} decryptors did not answer; missing: {lost}. Another "
                 "subset must not open these ciphertexts: the round is burnt",
             )
         assert book.total is not None

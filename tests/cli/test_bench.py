@@ -71,3 +71,26 @@ def test_a_wrong_sum_is_not_called_exact(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(module.Server, "result", spoilt)
     assert bench("plain", 3, 10, 16, 0)["exact"] is False
+
+
+@pytest.mark.parametrize("keys", [None, "threshold", "authority"])
+def test_ckks_prints_its_own_figures(
+    keys: str | None, capsys: pytest.CaptureFixture[str], schema: Any
+) -> None:
+    words = ["bench", "ckks", "--clients", "6", "--size", "5000", "--dropouts", "1"]
+    words += ["--keys", keys] if keys else []
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert schema.check(found, schema.load("bench")) == [] and found["exact"] is True
+    own = found["ckks"]
+    assert own["keys"] == (keys or "threshold") and own["smudging_bits"] == 40
+    assert own["tau"] == own["ciphertexts"] == 2 and own["verify_bytes"] == 6 * 2 * 36_864
+    assert own["headroom_bits"] >= 0 and 71 < own["log2_q"] < 73
+    assert found["downlink_bytes_per_client"] > 5 * 2 * 36_864, "the largest is a decryptor's"
+    assert main(words) == 0
+    assert "verify_bytes" in capsys.readouterr().out
+
+
+def test_keys_are_an_option_of_ckks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "plain", "--clients", "5", "--size", "10", "--keys", "authority"]) == 2
+    assert "option of ckks" in capsys.readouterr().err
