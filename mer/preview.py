@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from merveil.mer.atomic import writing
-from merveil.mer.features.apex import movement
+from merveil.mer.features.apex import Spotted, movement
 from merveil.mer.features.extract import Extraction, to_gray
 from merveil.mer.features.face import crop
 from merveil.mer.features.opencv import opencv
@@ -24,16 +24,19 @@ HIGHLIGHT = (176, 92, 28)
 SAFE = 1e-6  # keeps a still clip from dividing by zero
 
 
-def contact_sheet(made: Extraction, title: str) -> Picture:
-    """Six panels: onset, apex, flow with arrows, strain, v, u; ranges are written in the titles."""
+def contact_sheet(made: Extraction, title: str, first: int = 0) -> Picture:
+    """Six panels: onset, apex, flow with arrows, strain, v, u; ranges are written in the titles.
+
+    first: number of the clip's first frame.
+    """
     spotted = made.spotted
     side = made.flow.shape[0]
     percent = 100.0 / side
     reach = float(np.percentile(np.hypot(made.flow[..., 0], made.flow[..., 1]), 99.5))
     strain = float(np.percentile(made.strain, 99.5))
     panels = [
-        panel(f"onset: frame {spotted.onset}", _gray(made.onset_face)),
-        panel(f"apex: frame {spotted.apex} ({spotted.source})", _gray(made.apex_face)),
+        panel(f"onset: frame {first + spotted.onset}", _gray(made.onset_face)),
+        panel(f"apex: frame {first + spotted.apex} ({spotted.source})", _gray(made.apex_face)),
         panel(f"flow, longest {reach * percent:.2f} % of face", _flow(made, reach)),
         panel(f"strain, 0 to {strain * 100:.1f} %", heat(made.strain, strain)),
         panel(f"v (down red), +-{reach * percent:.2f} %", signed(made.flow[..., 1], reach)),
@@ -53,7 +56,7 @@ def prepared_sheet(made: Extraction, title: str, film: NDArray[np.uint8], first:
 
     film: [t, c, c]. first: the number of its first frame in the names of files.
     """
-    sheet = contact_sheet(made, title)
+    sheet = contact_sheet(made, title, first)
     width = sheet.shape[1]
     head, rest = sheet[:36], sheet[36:]
     signal = made.spotted.signal if len(made.spotted.signal) else movement(film)
@@ -72,18 +75,21 @@ def _strip(film: NDArray[np.uint8], width: int, onset: int, apex: int, first: in
         small = cv2.resize(film[index], (side - 4, side - 4), interpolation=cv2.INTER_AREA)
         strip[BAR : BAR + side - 4, x + 2 : x + side - 2] = small[..., None]
         mark = "onset " if index == onset else "apex " if index == apex else ""
-        _write(strip, f"{mark}{first + index}", (x + 4, BAR - 9), 0.38, HIGHLIGHT if mark else INK)
+        write_text(strip, f"{mark}{first + index}", (x + 4, BAR - 9), 0.38, HIGHLIGHT if mark else INK)
     return strip
 
 
 def prediction_sheet(
-    made: Extraction, title: str, classes: Sequence[str], probabilities: Sequence[float]
+    made: Extraction, title: str, classes: Sequence[str], probabilities: Sequence[float], start: int = 0
 ) -> Picture:
-    """The contact sheet with the class probabilities and, where spotted, the movement over time below."""
+    """The contact sheet with the class probabilities and the movement over time below.
+
+    start: the film's frame at which the movement signal of `made` begins.
+    """
     sheet = contact_sheet(made, title)
     width = sheet.shape[1]
     left = _bars(classes, probabilities, width // 2, 190)
-    right = _course(made, width - width // 2, 190)
+    right = _course(made, width - width // 2, 190, made.spotted.signal, start, made.spotted)
     return np.vstack([sheet, np.hstack([left, right])])
 
 
@@ -94,7 +100,7 @@ def panel(title: str, picture: Picture) -> Picture:
     big = cv2.resize(picture, (inside, inside), interpolation=cv2.INTER_CUBIC)
     tile = np.full((TILE + BAR, TILE, 3), PAPER, dtype=np.uint8)
     tile[BAR : BAR + inside, 4 : 4 + inside] = big
-    _write(tile, title, (6, BAR - 9))
+    write_text(tile, title, (6, BAR - 9))
     return tile
 
 
@@ -141,7 +147,7 @@ def _flow(made: Extraction, reach: float) -> Picture:
     return np.asarray(big)
 
 
-def _write(
+def write_text(
     picture: Picture, text: str, at: tuple[int, int], size: float = 0.42, ink: tuple[int, int, int] = INK
 ) -> None:
     cv2 = opencv()
@@ -151,7 +157,7 @@ def _write(
 
 def _caption(title: str, width: int) -> Picture:
     bar = np.full((36, width, 3), PAPER, dtype=np.uint8)
-    _write(bar, title if len(title) <= 90 else f"...{title[-87:]}", (6, 24), 0.52)
+    write_text(bar, title if len(title) <= 90 else f"...{title[-87:]}", (6, 24), 0.52)
     return bar
 
 
@@ -162,34 +168,42 @@ def _bars(classes: Sequence[str], probabilities: Sequence[float], width: int, he
     row = min(40, (height - 40) // len(classes))
     for index, (name, value) in enumerate(zip(classes, probabilities, strict=True)):
         y = 30 + index * row
-        _write(area, name, (10, y + row // 2 + 2))
+        write_text(area, name, (10, y + row // 2 + 2))
         span = width - 190
         cv2.rectangle(area, (110, y + 4), (110 + span, y + row - 10), PALE, -1)
         colour = HIGHLIGHT if index == best else (150, 140, 130)
         cv2.rectangle(area, (110, y + 4), (110 + round(span * float(value)), y + row - 10), colour, -1)
-        _write(area, f"{100 * float(value):.1f} %", (118 + span, y + row // 2 + 2))
-    _write(area, "probabilities", (10, 18))
+        write_text(area, f"{100 * float(value):.1f} %", (118 + span, y + row // 2 + 2))
+    write_text(area, "probabilities", (10, 18))
     return area
 
 
 def _course(
-    made: Extraction, width: int, height: int, signal: NDArray[np.float64] | None = None, first: int = 0
+    made: Extraction,
+    width: int,
+    height: int,
+    signal: NDArray[np.float64],
+    first: int,
+    numbered: Spotted | None = None,
 ) -> Picture:
-    """Movement against the first frame, with onset and apex marked; empty where nothing was looked at."""
+    """Movement against the first frame, with onset and apex marked.
+
+    first: number of the signal's first frame. numbered: onset and apex, where they count from another frame.
+    """
     cv2 = opencv()
     area = np.full((height, width, 3), PAPER, dtype=np.uint8)
-    signal = made.spotted.signal if signal is None else signal
-    if not len(signal):
-        return area
-    _write(area, f"movement, % of face (highest {float(signal.max()):.2f})", (10, 18))
+    onset, apex = made.spotted.onset, made.spotted.apex
+    if numbered is not None:
+        onset, apex = numbered.onset - first, numbered.apex - first
+    write_text(area, f"movement, % of face (highest {float(signal.max()):.2f})", (10, 18))
     left, right, top, bottom = 14, width - 14, 34, height - 28
     x = left + (right - left) * np.arange(len(signal)) / max(len(signal) - 1, 1)
     y = bottom - (bottom - top) * signal / max(float(signal.max()), SAFE)
     cv2.line(area, (left, bottom), (right, bottom), PALE, 1)
-    for name, index in (("onset", made.spotted.onset), ("apex", made.spotted.apex)):
+    for name, index in (("onset", onset), ("apex", apex)):
         at = round(float(x[index]))
         cv2.line(area, (at, top), (at, bottom), PALE, 1, cv2.LINE_AA)
-        _write(area, f"{name} {first + index}", (min(max(at - 24, 2), width - 90), height - 10))
+        write_text(area, f"{name} {first + index}", (min(max(at - 24, 2), width - 90), height - 10))
     points: Any = np.stack([x, y], axis=1).round().astype(np.int32)
     cv2.polylines(area, [points], False, HIGHLIGHT, 2, cv2.LINE_AA)
     return area

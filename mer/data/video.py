@@ -3,7 +3,9 @@
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,30 @@ def frame_paths(folder: Path) -> list[Path]:
     return [numbered[number] for number in sorted(numbered)]
 
 
+@dataclass(frozen=True, eq=False)
+class Film:
+    """frames: grey uint8 [t, h, w]. fps: frames a second, None where the container does not say. scale: size
+    of a frame over its size in the file, 1 unless the film would not fit into memory."""
+
+    frames: Gray
+    fps: float | None
+    scale: float
+
+
+def read_film(path: str | Path) -> Film:
+    """An ordinary video or a folder of frames; one that would need more than 1 GiB is shrunk to fit.
+
+    InputError as `read_clip` has it, and for more than 3000 frames.
+    """
+    file = Path(path)
+    if file.is_dir() or file.suffix.lower() not in VIDEOS or not file.is_file() or not file.stat().st_size:
+        return Film(read_clip(file), None, 1.0)
+    fps, total, size = _properties(file)
+    room = MAX_BYTES / max(min(total, MAX_FRAMES) + 1, 1)
+    scale = min(1.0, float(np.sqrt(room / size))) if size > room else 1.0
+    return Film(_stack(_read_video(file, scale), file), fps, scale)
+
+
 def read_clip(path: str | Path) -> Gray:
     """All frames of a clip, grey uint8 [t, h, w], t >= 2.
 
@@ -63,6 +89,10 @@ def read_clip(path: str | Path) -> Gray:
         raise InputError(f"{file} is not a clip: use {', '.join(VIDEOS)}, or a folder of numbered frames")
     else:
         frames = _read_video(file)
+    return _stack(frames, file)
+
+
+def _stack(frames: list[Gray], file: Path) -> Gray:
     if len(frames) < 2:
         raise InputError(f"{file} has only one frame: movement needs at least two")
     return np.stack(frames)
@@ -96,7 +126,9 @@ def _append(frames: list[Gray], frame: Gray, name: str) -> None:
     frames.append(frame)
 
 
-def _read_video(file: Path) -> list[Gray]:
+@contextmanager
+def _capture(file: Path) -> Iterator[Any]:
+    """An open video; InputError when it is empty or cannot be opened."""
     cv2 = opencv()
     if file.stat().st_size == 0:
         raise InputError(f"{file} is empty (0 bytes)")
@@ -109,11 +141,27 @@ def _read_video(file: Path) -> list[Gray]:
     try:
         if not capture.isOpened():
             raise InputError(f"{file} cannot be opened as a video: damaged, truncated or not a video")
-        promised = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        frames = _decode(capture, str(file))
+        yield capture
     finally:
         capture.release()
         cv2.utils.logging.setLogLevel(level)
+
+
+def _properties(file: Path) -> tuple[float | None, int, int]:
+    """Frames a second (None: not said), promised frames, pixels a frame."""
+    cv2 = opencv()
+    with _capture(file) as capture:
+        fps = float(capture.get(cv2.CAP_PROP_FPS))
+        total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        size = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH) * capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+    return (fps if 1 <= fps <= 10_000 else None), max(total, 0), max(size, 1)
+
+
+def _read_video(file: Path, scale: float = 1.0) -> list[Gray]:
+    cv2 = opencv()
+    with _capture(file) as capture:
+        promised = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        frames = _decode(capture, str(file), scale)
     if not frames:
         raise InputError(f"{file} holds no frame that can be decoded: damaged or truncated")
     if promised > len(frames) + 1:  # one is the rounding of containers that store only a duration
@@ -121,14 +169,17 @@ def _read_video(file: Path) -> list[Gray]:
     return frames
 
 
-def _decode(capture: Any, name: str) -> list[Gray]:
+def _decode(capture: Any, name: str, scale: float = 1.0) -> list[Gray]:
     cv2 = opencv()
     frames: list[Gray] = []
     while True:
         good, frame = capture.read()
         if not good:
             return frames
-        _append(frames, cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), f"{name}, frame {len(frames)}")
+        gray = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+        if scale < 1:
+            gray = cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        _append(frames, gray, f"{name}, frame {len(frames)}")
 
 
 def content_hash(path: str | Path) -> str:

@@ -94,17 +94,39 @@ def spot_apex(faces: Gray, onset: int, least: float = QUIET) -> Spotted:
     width = min(5, max(1, (len(rest) - 1) // 2))
     level = smooth(signal[1:], width - 1 + width % 2)
     apex = int(np.argmax(level)) + 1
-    _must_move(float(level[apex - 1]), least)
+    must_move(float(level[apex - 1]), least)
     whole = np.concatenate([np.zeros(onset), signal])
     return Spotted(onset, onset + apex, "spotted", whole)
 
 
-def _must_move(rise: float, least: float) -> None:
+def must_move(rise: float, least: float) -> None:
+    """InputError where the largest rise of movement, percent of the face width, is under `least`."""
     if rise < least:
         raise InputError(
             f"nothing moves in this clip: the strongest movement is {max(rise, 0):.3f} % of the face width, "
             f"under the {least} % that flow tells from camera noise"
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """Movement of one film of faces: signal [t] and rise in percent of the face width, onset and apex."""
+
+    signal: NDArray[np.float64]
+    rise: float
+    onset: int
+    apex: int
+
+
+def course(faces: Gray) -> Course:
+    """Where the largest movement of a film of faces, uint8 [t >= 3, side, side], begins and peaks."""
+    signal = movement(faces)
+    level = smooth(signal[1:])  # frame 0 against itself is exactly 0 and would set a floor no frame has
+    apex = int(np.argmax(level)) + 1
+    floor = float(level[:apex].min())
+    rise = float(level[apex - 1]) - floor
+    below = np.flatnonzero(level[: apex - 1] <= floor + RISE * rise)
+    return Course(signal, rise, int(below[-1]) + 1 if len(below) else 0, apex)
 
 
 def spot(faces: Gray, least: float = QUIET) -> Spotted:
@@ -115,15 +137,9 @@ def spot(faces: Gray, least: float = QUIET) -> Spotted:
     """
     if len(faces) < 3:
         raise InputError(f"spotting an apex needs at least 3 frames, and the clip has {len(faces)}")
-    signal = movement(faces)
-    level = smooth(signal[1:])  # frame 0 against itself is exactly 0 and would set a floor no frame has
-    apex = int(np.argmax(level)) + 1
-    floor = float(level[:apex].min())
-    rise = float(level[apex - 1]) - floor
-    _must_move(rise, least)
-    below = np.flatnonzero(level[: apex - 1] <= floor + RISE * rise)
-    onset = int(below[-1]) + 1 if len(below) else 0
-    return Spotted(onset, apex, "spotted", signal)
+    found = course(faces)
+    must_move(found.rise, least)
+    return Spotted(found.onset, found.apex, "spotted", found.signal)
 
 
 def choose(faces: Gray, how: str, onset: int | None, apex: int | None, least: float = QUIET) -> Spotted:

@@ -170,10 +170,19 @@ def extract(
     if settings.apex == "spotted" or (settings.apex == "auto" and apex is None):
         squares = faces.crop(gray, box, settings.crop)
         spotted = apexes.choose(squares, settings.apex, onset, apex, least)
-        pair = squares[[spotted.onset, spotted.apex]]
     else:
         spotted = apexes.choose(gray, settings.apex, onset, apex)
-        pair = faces.crop(gray[[spotted.onset, spotted.apex]], box, settings.crop)
+    return extract_pair(gray[[spotted.onset, spotted.apex]], box, aligned, spotted, settings)
+
+
+def extract_pair(
+    frames: NDArray[np.uint8], box: faces.Box, aligned: str, spotted: apexes.Spotted, settings: Settings
+) -> Extraction:
+    """Features of two grey frames, onset and apex, uint8 [2, h, w], with the face in `box`.
+
+    aligned, spotted: how box and frames were found, for the record.
+    """
+    pair = faces.crop(frames, box, settings.crop)
     moved = magnify.magnify(pair[0], pair[1], settings.magnify)
     first, second = (light.flatten(face, settings.light) for face in (pair[0], moved))
     field = rigid.remove_rigid(flows.flow(first, second, settings.flow), settings.rigid)

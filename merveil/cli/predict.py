@@ -1,4 +1,4 @@
-"""`merveil predict`: the label of one video by a trained run, with probabilities and a picture."""
+"""`merveil predict`: what moves in a video, and what a trained run says of it, with a picture."""
 
 import argparse
 from dataclasses import asdict
@@ -9,7 +9,9 @@ from merveil.cli import OK, print_json, say
 from merveil.mer.errors import InputError
 
 if TYPE_CHECKING:
-    from merveil.mer.predict import Prediction
+    from merveil.mer.data.video import Film
+    from merveil.mer.features.face import Box
+    from merveil.mer.predict import Abstain, Answer, Prediction
 
 HELP = "label of one video by a trained run, with probabilities and a picture"
 
@@ -17,31 +19,83 @@ HELP = "label of one video by a trained run, with probabilities and a picture"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", required=True, metavar="runs/NAME", help="a finished run of merveil train")
     parser.add_argument("clip", metavar="CLIP", help="a video (.mp4, .avi, .mkv) or a folder of frames")
-    parser.add_argument("--out", metavar="PNG", help="write a picture: frames, flow, strain, probabilities")
+    parser.add_argument("--out", metavar="PNG", help="write a picture: frames, flow, strain, timeline")
+    parser.add_argument(
+        "--window", type=int, metavar="N", help="frames looked at together (default: 1 second)"
+    )
+    parser.add_argument("--fps", type=float, help="frames a second, where the file does not say")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Load the model, extract as its training data were extracted, print, and draw."""
+    """Load the model, find windows that move, extract as its training data were extracted, print and draw."""
     from merveil.fl.model import load_model
     from merveil.mer.predict import predict_clip
-    from merveil.mer.preview import prediction_sheet, write_png
 
     out = _picture(args.out)
     model = load_model(args.run)
-    found = predict_clip(args.clip, model.meta, model.predict)
+    abstain = _abstain(args.run)
+    found = predict_clip(
+        args.clip, model.meta, model.predict, abstain=abstain, window=args.window, fps=args.fps
+    )
     if out is not None:
-        title = f"{Path(args.clip).name}: {found.label}"
-        write_png(out, prediction_sheet(found.made, title, found.classes, found.probabilities.tolist()))
+        _draw(out, args.clip, found)
     if args.json:
         print_json(_summary(args, found, model.name, model.sha256))
         return OK
-    print(f"{found.label}")
-    for name, value in sorted(zip(found.classes, found.probabilities), key=lambda pair: -pair[1]):
+    print(found.best.word)
+    for name, value in sorted(zip(found.classes, found.best.probabilities), key=lambda pair: -pair[1]):
         print(f"  {name:<10} {100 * float(value):5.1f} %")
-    spotted = found.made.spotted
-    say(f"onset frame {spotted.onset}, apex frame {spotted.apex} ({spotted.source}) of {found.frames}")
+    _tell(found)
     return OK
+
+
+def _abstain(run: str) -> "Abstain | None":
+    """The run's threshold for "not sure", where its training wrote one."""
+    from merveil.fl.files import read_json
+    from merveil.fl.model import HEAD
+    from merveil.mer.predict import Abstain
+
+    return Abstain.read(read_json(Path(run) / HEAD).get("abstain"))
+
+
+def _tell(found: "Prediction") -> None:
+    """What stands behind the answer, on stderr."""
+    best, film = found.best, found.film
+    spotted = found.made.spotted
+    say(f"onset frame {spotted.onset}, apex frame {spotted.apex} ({spotted.source}) of {len(film.frames)}")
+    if not best.sure and found.abstain is not None:
+        say(
+            f"not sure: {100 * best.confidence:.0f} % for {best.label} is under the model's threshold of "
+            f"{100 * found.abstain.threshold:.0f} %"
+        )
+    if len(found.answers) > 1:
+        say(f"{len(found.answers)} windows move; the answer is that of the strongest:")
+        for answer in found.answers:
+            rise = f"{answer.window.rise:.2f} % of face"
+            say(f"  {_moment(answer.window.apex, film):>10}  {rise}  {answer.word} {answer.confidence:.2f}")
+    blind = [w for w in found.windows if w.state == "no face"]
+    if blind:
+        first = _moment(blind[0].start, film)
+        say(f"note: no face in {len(blind)} of {len(found.windows)} windows, first at {first}")
+    if best.window.aligned == "upright":
+        say("note: no eyes were found, so the face is cropped but not turned")
+
+
+def _moment(frame: int, film: "Film") -> str:
+    return f"frame {frame}" if film.fps is None else f"{frame / film.fps:.2f} s"
+
+
+def _draw(out: Path, clip: str, found: "Prediction") -> None:
+    import numpy as np
+
+    from merveil.mer.preview import prediction_sheet, write_png
+    from merveil.mer.timeline import timeline
+
+    title = f"{Path(clip).name}: {found.best.word}"
+    chances = found.best.probabilities.tolist()
+    sheet = prediction_sheet(found.made, title, found.classes, chances, found.best.window.start)
+    write_png(out, np.vstack([sheet, timeline(found, sheet.shape[1])]))
 
 
 def _picture(path: str | None) -> Path | None:
@@ -57,19 +111,56 @@ def _picture(path: str | None) -> Path | None:
 
 
 def _summary(args: argparse.Namespace, found: "Prediction", model: str, digest: str) -> dict[str, Any]:
-    spotted, box = found.made.spotted, found.made.box
+    spotted, best = found.made.spotted, found.best
     return {
         "clip": str(args.clip),
         "run": str(args.run),
         "model": model,
         "model_sha256": digest,
-        "label": found.label,
-        "probabilities": {name: float(p) for name, p in zip(found.classes, found.probabilities)},
-        "frames": found.frames,
+        "label": best.label,
+        "answer": best.word,
+        "confidence": best.confidence,
+        "probabilities": _chances(found, best),
+        "abstain": asdict(found.abstain) if found.abstain else None,
+        "frames": len(found.film.frames),
+        "fps": found.film.fps,
         "onset": spotted.onset,
         "apex": spotted.apex,
         "apex_source": spotted.source,
-        "face": {"x": box.x, "y": box.y, "side": box.side},
+        "face": _face(found.made.box, found.film.scale),
+        "aligned": found.made.aligned,
+        "windows": [_window(found, answer) for answer in found.answers],
+        "looked_at": [
+            {"start": w.start, "stop": w.stop, "state": w.state, "rise": round(w.rise, 4)}
+            for w in found.windows
+        ],
         "settings": asdict(found.settings),
         "picture": args.out,
+    }
+
+
+def _chances(found: "Prediction", answer: "Answer") -> dict[str, float]:
+    return {name: float(p) for name, p in zip(found.classes, answer.probabilities)}
+
+
+def _face(box: "Box", scale: float) -> dict[str, float]:
+    """The face's square in pixels of the file."""
+    x, y, side = (round(value / scale) for value in (box.x, box.y, box.side))
+    return {"x": x, "y": y, "side": side, "angle": round(box.angle, 2)}
+
+
+def _window(found: "Prediction", answer: "Answer") -> dict[str, Any]:
+    window = answer.window
+    assert window.box is not None  # a window that moves has a face
+    return {
+        "start": window.start,
+        "stop": window.stop,
+        "onset": window.onset,
+        "apex": window.apex,
+        "rise": round(window.rise, 4),
+        "label": answer.label,
+        "answer": answer.word,
+        "confidence": answer.confidence,
+        "probabilities": _chances(found, answer),
+        "face": _face(window.box, found.film.scale),
     }
