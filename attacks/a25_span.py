@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from merveil.attacks import stats
 from merveil.attacks.base import CURIOUS_SERVER, Attack, Finding, Floats, Public, Rule
-from merveil.attacks.reading import published_sum, uploads
+from merveil.attacks.reading import honest_sum, uploads
 from merveil.attacks.replay import Replay
 
 RIDGE = 0.3  # of the median power of the outside gradients, added to every direction
@@ -46,7 +46,7 @@ class Filter:
         return np.asarray((seen - self.mean) @ (white / length[:, None]).T)
 
 
-def _filter(public: Public) -> tuple[Filter, Floats]:
+def candidate_filter(public: Public) -> tuple[Filter, Floats]:
     """The filter, and the updates that each challenge record alone would cause [m,P]."""
     if public.challenge_x is None or public.challenge_y is None:
         raise ValueError("a membership attack needs challenge records")
@@ -57,7 +57,7 @@ def _filter(public: Public) -> tuple[Filter, Floats]:
 
 def infer_uploads(view: Any, public: Public, rng: np.random.Generator) -> dict[str, Any]:
     """Score of every challenge record for every client: {"clients": [k], "scores": [k,m]}."""
-    found, candidates = _filter(public)
+    found, candidates = candidate_filter(public)
     seen = uploads(view, public)
     clients = sorted(seen)
     return {"clients": clients, "scores": found.scores(candidates, np.stack([seen[c] for c in clients]))}
@@ -65,8 +65,8 @@ def infer_uploads(view: Any, public: Public, rng: np.random.Generator) -> dict[s
 
 def infer_sum(view: Any, public: Public, rng: np.random.Generator) -> dict[str, Any]:
     """Score of every challenge record for the published mean: {"scores": [m]}."""
-    found, candidates = _filter(public)
-    return {"scores": found.scores(candidates, published_sum(view, public)[None])[0]}
+    found, candidates = candidate_filter(public)
+    return {"scores": found.scores(candidates, honest_sum(view, public)[None])[0]}
 
 
 def _finding(areas: NDArray[np.float64], unit: str, statistic: str, rng: np.random.Generator) -> Finding:

@@ -56,6 +56,14 @@ NETWORK = Adversary(
 )
 
 
+MEMBER = Adversary(
+    "curious member",
+    frozenset({1}),
+    frozenset({Power.READ}),
+    "every model of the training, as any member does; the recipe; clips and labels of the candidates",
+)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Public:
     """What every party knows of a round: the task, the start model, the recipe and the published result.
@@ -87,6 +95,7 @@ class Public:
     challenge_y: NDArray[np.int64] | None = None
     aggregate: Floats | None = None
     options: Mapping[str, Any] = field(default_factory=dict)  # of the network
+    references: Any = None  # attacks.training.References: models that the attacker trained himself
 
 
 @dataclass(frozen=True, slots=True)

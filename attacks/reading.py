@@ -58,10 +58,13 @@ def codes(view: View) -> dict[int, Codes]:
 def uploads(view: View, public: Public) -> dict[int, Floats]:
     """client -> update [P] as its frame decodes, in update units; weights are divided out where readable.
 
+    The adversary's own clients are left out.
     A weight outside 1..max_weight cannot be one, so it is taken as max_weight (a masked frame).
     """
     params, found = view.params, {}
     for client, row in codes(view).items():
+        if client in view.corrupted:
+            continue
         weight = int(row[params.dim]) if params.weighted else 1
         if not 1 <= weight <= params.max_weight:
             weight = params.max_weight
@@ -84,3 +87,12 @@ def published_sum(view: View, public: Public) -> Floats:
         raise LookupError("the round ended without a sum")
     total = np.asarray(view.total, dtype=np.int64)
     return Codec(view.params).decode(total, len(view.survivors)).value
+
+
+def honest_sum(view: View, public: Public) -> Floats:
+    """The published mean without the adversary's own clients, whose inputs it knows."""
+    own = [i for i in view.survivors if i in view.corrupted]
+    if not own or view.total is None:
+        return published_sum(view, public)
+    total = np.asarray(view.total, dtype=np.int64) - sum(np.asarray(view.states[i]["codes"]) for i in own)
+    return Codec(view.params).decode(total, len(view.survivors) - len(own)).value

@@ -34,6 +34,27 @@ def loss_targets(y: Any, class_weight: NDArray[np.float64]) -> Any:
     return torch.nn.functional.one_hot(y, len(weight)) * (mass / mass.sum(1, keepdim=True))[..., None]
 
 
+class AdamServer:
+    """The server step of strategy fedadam on one model: Adam on the published mean gradient."""
+
+    def __init__(self, start: NDArray[np.float32], rate: float) -> None:
+        from merveil.mer.optim import OptimiserState
+
+        self._torch = need("torch", "attacks")
+        self._params = self._torch.from_numpy(np.array(start, np.float32)[None])
+        self._state = OptimiserState.fresh("adam", 1, start.size)
+        self._rate = rate
+
+    @property
+    def model(self) -> Singles:
+        return np.array(self._params[0].numpy())
+
+    def step(self, gradient: NDArray[np.floating]) -> None:
+        """One round: gradient [P], the published mean."""
+        found = self._torch.from_numpy(np.asarray(gradient, np.float32)[None])
+        self._state.step(self._params, found, np.array([self._rate]), 0.0)
+
+
 class Replay:
     """Local training as a function of the data, for one network and one start model.
 
@@ -85,6 +106,23 @@ class Replay:
         with torch.no_grad():
             logits = self.net.logits(self.start[None], torch.from_numpy(scaled(x))[None], train=False)
         return np.asarray(torch.softmax(logits.double(), dim=-1)[0].numpy())
+
+    def asked(self, models: NDArray[np.float32], x: NDArray[Any]) -> NDArray[np.float64]:
+        """Probabilities [M,n,K] of models [M,P] on raw images, in the form in which they are trained."""
+        torch, ready = self.torch, self.torch.from_numpy(self.net.prepare(x))
+        with torch.no_grad():
+            logits = self.net.logits(torch.from_numpy(models), ready, train=True)
+        return np.asarray(torch.softmax(logits.double(), -1).numpy())
+
+    def first_layer(self) -> tuple[slice, tuple[int, ...]]:
+        """Where the weight [hidden, inputs] of a fully connected first layer lies, and its shape."""
+        shape = self.net.layout[0][1]
+        width = int(np.prod(self.net.prepare(np.zeros((1, *self.public.shape), np.float32)).shape[1:]))
+        if len(shape) != 2 or shape[1] != width:
+            raise InputError(
+                f"{self.public.model} has no fully connected first layer, which this attack rests on"
+            )
+        return slice(0, int(np.prod(shape))), shape
 
     def slice_of(self, suffix: str) -> slice:
         """Where the last parameter whose name ends in `suffix` lies in the flat vector."""

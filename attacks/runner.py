@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from merveil.attacks.base import Attack, Finding
+from merveil.attacks.games import Game, games
 from merveil.attacks.protocol import Build, Field, sound
 from merveil.attacks.scenario import Setting, Task, largest_cohort, record
 from merveil.attacks.training import Course, courses
@@ -22,12 +23,25 @@ SETTINGS: dict[str, Setting] = {
     "few-clips": Setting(clips=2, cohort=20, rounds=20),
     "small-sum": Setting(clips=2, cohort=5, rounds=24),
     "weighted": Setting(clips=1, cohort=20, rounds=5, weighted=True),
-    "persons": Setting(clips=4, cohort=10, rounds=8, by_person=True),
+    "persons": Setting(
+        clips=4,
+        cohort=10,
+        rounds=8,
+        by_person=True,
+        model="flow-mlp",
+        options=(("hidden", 16),),
+        clip=16.0,
+        bits=24,
+        people=40,
+    ),
 }
 COURSE = Course()
 LONG_COURSE = Course(references=128, targets=6)  # the long form
 LEAST_COHORT = 5  # secure schemes refuse fewer by default
 COHORTS = (2, 5, 10, 20, 60)
+
+
+_NOTHING: Any = None  # a game of noise has no public task
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +57,8 @@ class Trial:
 
 def fitted(setting: Setting, task: Task) -> Setting:
     """The setting with as many clients as the archive has room for; InputError below five."""
-    room = largest_cohort(task.archive, setting.clips, setting.by_person)
+    archive = setting.on(task).archive
+    room = largest_cohort(archive, setting.clips, setting.by_person)
     if room < min(LEAST_COHORT, setting.cohort):
         raise InputError(
             f"attacks need at least {LEAST_COHORT} clients of {setting.clips} clips and as many clips again "
@@ -67,6 +82,8 @@ def try_attack(
         return try_on_wires(attack, scheme, [Wire(scheme)], seed)
     if attack.setting == "protocol":
         return try_on_fields(attack, sound(scheme), seed)
+    if attack.setting == "noise":
+        return try_on_games(attack, scheme, games(attack.id, scheme), seed)
     if attack.setting == "course":
         return try_on_courses(attack, task, scheme, seed)
     chosen = fitted(setting or SETTINGS[attack.setting], task)
@@ -75,9 +92,7 @@ def try_attack(
     return Trial(attack, scheme, finding, guesses, cases)
 
 
-def try_on_courses(
-    attack: Attack, task: Task, scheme: str, seed: int, course: Course = COURSE
-) -> Trial:
+def try_on_courses(attack: Attack, task: Task, scheme: str, seed: int, course: Course = COURSE) -> Trial:
     """An attack on whole trainings and their published models."""
     cases = list(courses(task.archive, course, scheme, seed))
     guesses, finding = run(attack, cases, seed)
@@ -90,6 +105,15 @@ def try_on_wires(attack: Attack, scheme: str, wires: Sequence[Wire], seed: int) 
     nothing: Any = None
     guesses = [attack.infer(wire, nothing, rng) for wire in wires]
     return Trial(attack, scheme, attack.score(guesses, [None] * len(guesses), rng), guesses, [])
+
+
+def try_on_games(attack: Attack, label: str, make: Game, seed: int, times: int = 1) -> Trial:
+    """An attack on noise, in games of their own; `times` as many as in its quick form."""
+    rng = np.random.default_rng([seed, 96])
+    played = [make(number) for number in range(attack.tries * times)]
+    guesses = [attack.infer(view, _NOTHING, rng) for view, _ in played]
+    finding = attack.score(guesses, [truth for _, truth in played], rng)
+    return Trial(attack, label, finding, guesses, [])
 
 
 def try_on_fields(attack: Attack, build: Build, seed: int, times: int = 1) -> Trial:
@@ -109,7 +133,7 @@ def cohort_curve(
 ) -> dict[int, Finding]:
     """An attack on the sum at the cohorts of COHORTS that the archive has room for."""
     setting = SETTINGS[attack.setting]
-    room = largest_cohort(task.archive, setting.clips)
+    room = largest_cohort(setting.on(task).archive, setting.clips, setting.by_person)
     found = {}
     for cohort in [c for c in COHORTS if c <= room]:
         trial = try_attack(attack, task, scheme, seed, replace(setting, cohort=cohort, rounds=rounds))
@@ -126,5 +150,6 @@ __all__ = [
     "try_attack",
     "try_on_courses",
     "try_on_fields",
+    "try_on_games",
     "try_on_wires",
 ]

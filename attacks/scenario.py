@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from merveil.attacks.base import Adversary, Public
+from merveil.attacks.population import population
 from merveil.fl.aggregator import SecureAggregator
 from merveil.fl.dp import PrivateAggregator
 from merveil.mer.errors import InputError
@@ -27,13 +28,41 @@ Index = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Setting:
-    """How many clips a client holds, how many clients there are, and how many rounds are recorded."""
+    """How many clips a client holds, how many clients there are, and how many rounds are recorded.
+
+    by_person: a client holds that many clips of one person of its own, and the challenge are other clips of
+    these people. colluders: clients 1..n that pool what they know with the server; they are not scored.
+    model, options, clip, bits: instead of the task's, where an attack is about one kind of network.
+    people: drawn people (`attacks.population`) take the place of an archive that has fewer.
+    """
 
     clips: int
     cohort: int
     rounds: int
     steps: int = 1
     weighted: bool = False
+    by_person: bool = False
+    colluders: int = 0
+    model: str = ""
+    options: tuple[tuple[str, Any], ...] = ()
+    clip: float = 0.0
+    bits: int = 0
+    people: int = 0
+
+    def on(self, task: "Task") -> "Task":
+        """The task with what this setting fixes."""
+        options = dict(self.options) if self.model else task.options
+        archive = task.archive
+        if len(archive.persons()) < self.people:
+            archive = population(self.people)
+        return replace(
+            task,
+            archive=archive,
+            model=self.model or task.model,
+            options=options,
+            clip=self.clip or task.clip,
+            bits=self.bits or task.bits,
+        )
 
 
 @dataclass(frozen=True)
@@ -87,20 +116,49 @@ def outside_persons(archive: "Archive", share: float = 0.3, seed: int = 0) -> ND
     return np.asarray(np.isin(archive.person, chosen))
 
 
-def largest_cohort(archive: "Archive", clips: int) -> int:
-    """Most clients of that many clips that leave as many inside clips again as non-members."""
-    return int((~outside_persons(archive)).sum()) // (2 * clips)
+def largest_cohort(archive: "Archive", clips: int, by_person: bool = False) -> int:
+    """Most clients of that many clips that leave as many inside clips again as non-members.
+
+    by_person: people inside with as many clips again that take no part.
+    """
+    inside = ~outside_persons(archive)
+    if by_person:
+        return len(_able(archive, inside, clips))
+    return int(inside.sum()) // (2 * clips)
+
+
+def _able(archive: "Archive", inside: NDArray[np.bool_], clips: int) -> NDArray[Any]:
+    """People with clips enough to take part with some and be asked about with others."""
+    names, counts = np.unique(archive.person[inside], return_counts=True)
+    return names[counts >= 2 * clips]
 
 
 def record(task: Task, scheme: str, setting: Setting, adversary: Adversary, seed: int) -> list[Case]:
     """Record the setting's rounds under a scheme; InputError where the archive is too small for it."""
-    room = largest_cohort(task.archive, setting.clips)
+    task = setting.on(task)
+    room = largest_cohort(task.archive, setting.clips, setting.by_person)
     if setting.cohort > room:
         raise InputError(
             f"{setting.cohort} clients of {setting.clips} clips: this archive has room for {room} of them"
         )
     outside = outside_persons(task.archive)
     return [_round(task, scheme, setting, adversary, outside, seed, r) for r in range(setting.rounds)]
+
+
+def _deal(
+    archive: "Archive", setting: Setting, outside: NDArray[np.bool_], rng: np.random.Generator
+) -> tuple[dict[int, Index], Index, Index]:
+    """Who holds which rows, the challenge rows, and the client that each of these belongs to (0: none)."""
+    if setting.by_person:
+        people = rng.permutation(_able(archive, ~outside, setting.clips))[: setting.cohort]
+        rows = [rng.permutation(np.flatnonzero(archive.person == p))[: 2 * setting.clips] for p in people]
+        held = {i: np.sort(r[: setting.clips]) for i, r in enumerate(rows, 1)}
+        challenge = np.concatenate([r[setting.clips :] for r in rows])
+        return held, challenge, np.repeat(np.arange(setting.cohort) + 1, setting.clips)
+    inside, taken = rng.permutation(np.flatnonzero(~outside)), setting.cohort * setting.clips
+    held = {i + 1: np.sort(rows) for i, rows in enumerate(inside[:taken].reshape(setting.cohort, -1))}
+    owners = np.concatenate([np.repeat(np.arange(setting.cohort) + 1, setting.clips), np.zeros(taken)])
+    return held, inside[: 2 * taken], owners.astype(np.int64)
 
 
 def _round(
@@ -114,12 +172,10 @@ def _round(
 ) -> Case:
     """Draw who holds what, train one step, aggregate for real, and cut the view."""
     rng = np.random.default_rng([seed, number])
-    inside = rng.permutation(np.flatnonzero(~outside))
-    taken = setting.cohort * setting.clips
-    held = {i + 1: np.sort(rows) for i, rows in enumerate(inside[:taken].reshape(setting.cohort, -1))}
-    challenge = np.concatenate([inside[:taken], inside[taken : 2 * taken]])
-    owners = np.concatenate([np.repeat(np.arange(setting.cohort) + 1, setting.clips), np.zeros(taken)])
-    public = _public(task, scheme, setting, outside, challenge, seed, number)
+    held, challenge, owners = _deal(task.archive, setting, outside, rng)
+    pooled = range(1, setting.colluders + 1)
+    asked = ~np.isin(owners, pooled)
+    public = _public(task, scheme, setting, outside, challenge[asked], seed, number)
     updates = client_updates(task, public, list(held.values()))
     sizes = [setting.clips] * setting.cohort
     if setting.weighted:
@@ -130,17 +186,17 @@ def _round(
         model = sha256(public.start.tobytes()).digest()
         aggregate = task.private(public.start.size, setting.cohort).mean(updates, model_hash=model)
         public = replace(public, aggregate=aggregate.value)
-    k = len(task.archive.classes)
+    k, honest = len(task.archive.classes), {c: r for c, r in held.items() if c not in pooled}
     truth = Truth(
         archive=task.archive,
-        held=held,
-        counts={c: np.bincount(task.archive.y[rows], minlength=k) for c, rows in held.items()},
-        members=owners > 0,
-        owners=owners.astype(np.int64),
-        challenge=challenge,
-        weights=dict(zip(held, sizes)),
+        held=honest,
+        counts={c: np.bincount(task.archive.y[rows], minlength=k) for c, rows in honest.items()},
+        members=owners[asked] > 0,
+        owners=owners[asked],
+        challenge=challenge[asked],
+        weights={c: w for c, w in zip(held, sizes) if c in honest},
     )
-    return Case(aggregate.transcript.view(adversary.corrupted), public, truth)
+    return Case(aggregate.transcript.view(adversary.corrupted | set(pooled)), public, truth)
 
 
 def aggregator(scheme: str, public: Public) -> SecureAggregator:

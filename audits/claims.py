@@ -62,6 +62,21 @@ CLAIMS: dict[str, Claim] = {
             ("A20",),
             "secure",
         ),
+        Claim(
+            "C-30",
+            "The frames of a secure scheme do not tell the server which client a person is behind, though it "
+            "holds other clips of that person.",
+            ("A28-link",),
+            "secure",
+        ),
+        Claim(
+            "N-30",
+            "Who trained stays in what is published: the final model tells clips and people that took part, and "
+            "the sums of all rounds tell the clips exactly where the first layer is fully connected. Secure "
+            "aggregation does not change that.",
+            ("A27", "A27-rounds", "A28"),
+            "all",
+        ),
         Claim("C-03", "A client frame with a flipped bit is never taken silently.", ("A17",), "all"),
         Claim(
             "C-10",
@@ -86,8 +101,8 @@ CLAIMS: dict[str, Claim] = {
         Claim(
             "N-01",
             "Under `plain` the server reads every update: it rebuilds single clips, places known clips at "
-            "clients, and reads label counts and clip counts.",
-            ("A20", "A24", "A25", "A26"),
+            "clients, tells which client a person is behind, and reads label counts and clip counts.",
+            ("A20", "A24", "A25", "A26", "A28-link"),
             "insecure",
         ),
         Claim(
