@@ -173,6 +173,23 @@ def test_ten_clients_with_three_gone_before_the_choice(kit: Any) -> None:
     assert len(outcome.survivors) == 10 and np.array_equal(outcome.codes, k.total(outcome.survivors))
 
 
+def test_ten_clients_with_one_decryptor_lost_while_answering(kit: Any) -> None:
+    """n = 10, t = 7: six of seven answers are in. A typed abort that says so; nobody answers again."""
+    from merveil.protocols.session import Phase
+
+    k = kit("ckks", cohort=10, dim=10_000)
+    with pytest.raises(Aborted) as caught:
+        k.run({4: Phase.UNMASK})
+    assert caught.value.code is AbortCode.BELOW_THRESHOLD and caught.value.released
+    assert "1 of 7 decryptors did not answer; missing: [4]" in str(caught.value)
+    for i in range(1, 11):
+        if i != 4:
+            assert k.ledger(i).state(k.roster.federation, 1)[1] is RoundState.ANSWERED
+            with pytest.raises(Aborted) as again:
+                k.client(i, attempt=2).start()
+            assert again.value.code is AbortCode.ROUND_REUSED
+
+
 def test_a_tenseal_context_with_the_joint_key_has_no_secret(keys: Any) -> None:
     pytest.importorskip("tenseal", reason="needs the ckks extra")
     k = keys(P)
