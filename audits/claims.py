@@ -120,6 +120,25 @@ CLAIMS: dict[str, Claim] = {
             "ckks",
         ),
         Claim(
+            "C-20",
+            "A client's DP-SGD shows no larger epsilon than its accountant states, at 2 to 10 clips.",
+            ("A29",),
+            "all",
+        ),
+        Claim(
+            "C-21",
+            "In every sum that a scheme admits, the noise that the server and its colluders do not know has "
+            "the variance that distributed differential privacy counts on.",
+            ("A30",),
+            "all",
+        ),
+        Claim(
+            "N-20",
+            "Under central differential privacy the server sees the sum before it adds the noise.",
+            ("A30-central",),
+            "all",
+        ),
+        Claim(
             "C-40",
             "The mask of a vector is neither found by trying seeds nor predicted from known parts of it.",
             ("A01", "A02"),

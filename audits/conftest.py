@@ -16,8 +16,9 @@ import pytest
 
 from merveil.attacks import protocol, registry
 from merveil.attacks.base import Attack
+from merveil.attacks.games import games
 from merveil.attacks.record import record as make_record
-from merveil.attacks.runner import SETTINGS, Trial, try_attack, try_on_fields
+from merveil.attacks.runner import SETTINGS, Trial, try_attack, try_on_fields, try_on_games
 from merveil.attacks.scenario import Task
 from merveil.attacks.verdict import Verdict, succeeded
 from merveil.audits.claims import CLAIMS, cases
@@ -93,6 +94,9 @@ class Bench:
         if attack.setting == "protocol":
             times = protocol.FULL if self.full else 1
             return try_on_fields(attack, protocol.sound(scheme), seed=2, times=times)
+        if attack.setting == "noise":
+            times = FULL if self.full else 1
+            return try_on_games(attack, scheme, games(attack.id, scheme), seed=2, times=times)
         setting = SETTINGS.get(attack.setting)
         if self.full and setting is not None:
             setting = replace(setting, rounds=FULL * setting.rounds)

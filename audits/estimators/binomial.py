@@ -7,6 +7,9 @@ given, if guesses are made as stated. Calibrated on nulls by tests/attacks/test_
 import math
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from merveil.attacks.stats import clopper_pearson
 from merveil.mer.extras import need
 
@@ -68,6 +71,16 @@ def one_run(canaries: int, guesses: int, correct: int, delta: float, confidence:
     found = _rejected(canaries, guesses, correct, delta, confidence)
     ceiling = _rejected(canaries, canaries, canaries, delta, confidence)
     return Bound(found, ceiling, confidence, canaries)
+
+
+def guessed(scores: NDArray[np.float64], inside: NDArray[np.bool_], guesses: int) -> int:
+    """Right guesses where the highest half of `guesses` scores are called in, and the lowest half out.
+
+    guesses, even, is fixed before the run: the best of several numbers of guesses is not a valid bound.
+    """
+    order = np.argsort(scores, kind="stable")
+    half = guesses // 2
+    return int(inside[order[len(order) - half :]].sum() + (~inside[order[:half]]).sum())
 
 
 def _rejected(canaries: int, guesses: int, correct: int, delta: float, confidence: float) -> float:

@@ -16,6 +16,7 @@ ALLOWED = {
     "merveil.attacks.base",
     "merveil.attacks.ckks",
     "merveil.attacks.ckks_forge",
+    "merveil.attacks.noise",
     "merveil.attacks.plays",
     "merveil.attacks.a25_span",
     "merveil.attacks.a27_membership",
@@ -26,6 +27,7 @@ ALLOWED = {
     "merveil.attacks.stats",
     "merveil.attacks.wire",
     "merveil.protocols.frame",
+    "merveil.protocols.rng",
 }
 
 
