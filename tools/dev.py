@@ -1,4 +1,4 @@
-"""Set merveil up and run one job: `python3.11 tools/dev.py demo|test|lint|bench|docs|wheel [options]`.
+"""Set merveil up and run a job: `python3.11 tools/dev.py demo|test|lint|bench|docs|wheel|mutation [options]`.
 
 Needs nothing but Python 3.11 or newer with its venv module. The first call builds `.venv` from
 pyproject.toml and constraints.txt under a temporary name and renames it when it is complete, so a build
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 OLDEST = (3, 11)
 DISK_GB = 6
-JOBS = ("demo", "test", "lint", "bench", "docs", "wheel")
+JOBS = ("demo", "test", "lint", "bench", "docs", "wheel", "mutation")
 FACADE = "merveil"
 
 
@@ -281,12 +281,18 @@ def job_wheel(options: Sequence[str]) -> int:
     return inside("pytest", "tests/house/test_wheel.py", *options, MERVEIL_WHEEL=str(wheel))
 
 
+def job_mutation(options: Sequence[str]) -> int:
+    """Take out one check at a time and expect a test to fail; tools/mutation.py has the options."""
+    command = [str(python_of(VENV)), str(ROOT / "tools" / "mutation.py"), *options]
+    return subprocess.run(command, cwd=ROOT, env=clean_env(), check=False).returncode
+
+
 def main(words: Sequence[str]) -> int:
     if not words or words[0] not in JOBS:
         print(__doc__, file=sys.stderr)
         return 2
     job = {"demo": job_demo, "test": job_test, "lint": job_lint}
-    job |= {"bench": job_bench, "docs": job_docs, "wheel": job_wheel}
+    job |= {"bench": job_bench, "docs": job_docs, "wheel": job_wheel, "mutation": job_mutation}
     try:
         ensure_venv()
         return job[words[0]](words[1:])

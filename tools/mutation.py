@@ -1,351 +1,160 @@
-"""Does a test fail when a check is taken out? Runs the SecAgg tests on copies of the tree, one change each.
+"""Does a test fail when a check is taken out? One change at a time, in a copy of the tree.
 
-    .venv/bin/python tools/mutation.py            all mutants; exit code 1 if one survives
-    .venv/bin/python tools/mutation.py NAME ...   those whose name contains one of the words
-    .venv/bin/python tools/mutation.py --list
+    tools/dev.py mutation                      all groups; exit code 1 if a mutant survives
+    tools/dev.py mutation --group ckks         one group (repeatable): secagg, core, ckks, dp
+    tools/dev.py mutation --json F.json        results there; a later call goes on where this one ended
+    tools/dev.py mutation --list [WORD ...]    names; WORDs keep the mutants whose name contains one
 
-A mutant is (name, file, old text, new text, test files). The old text must occur exactly once, so the list
-fails loudly when the code moves on. Nothing outside a temporary folder is written.
+Two kinds of mutants: those of mutants.py, written by hand, and those found here on the syntax trees: every
+`if` that ends in a raise never fires; every alternative of its condition is left out by itself; every call
+of a check or of the ledger is skipped. Nothing outside a temporary folder is written, but for --json.
 """
 
+import argparse
+import ast
+import hashlib
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from mutants import CORE, MUTANTS  # beside this script
 
 ROOT = Path(__file__).resolve().parent.parent
-TESTS = Path("tests/protocols/secagg")
-S, C, K, M, N, D, P = (
-    f"test_{name}.py"
-    for name in (
-        "hostile_server",
-        "hostile_clients",
-        "keys",
-        "messages",
-        "snapshots",
-        "dropouts",
-        "params_policy",
-    )
+T = "tests/protocols"
+WIDE = (f"{T}/test_schemes.py", f"{T}/simulation/test_sweep.py", f"{T}/fuzz", f"{T}/secagg")
+SECONDS = 240  # a mutant that hangs is noticed, too
+
+# group -> file pattern -> what must notice; the first pattern that fits counts
+FOUND: dict[str, dict[str, tuple[str, ...]]] = {
+    "core": {
+        "policy.py": ("test_policy.py", "secagg/test_params_policy.py"),
+        "ledger.py": ("test_ledger.py",),
+        "identity.py": ("test_identity.py",),
+        "frame.py": ("test_frame.py",),
+        "context.py": ("test_context.py",),
+        "codec.py": ("test_codec.py",),
+        "api.py": ("test_api.py",),
+        "params.py": ("test_params.py",),
+        "cohort.py": ("test_cohort.py",),
+        "machine.py": ("test_machine.py",),
+        "registry.py": ("test_api.py",),
+        "snapshot.py": ("test_schemes.py -k plain", "secagg/test_snapshots.py"),
+        "plain/*.py": ("test_plain.py", "test_schemes.py -k plain"),
+        "primitives/*.py": ("test_primitives.py", "test_packing.py"),
+    },
+    "ckks": {"ckks/*.py": ("ckks", "test_schemes.py -k ckks")},
+    "dp": {"dp/*.py": ("dp",)},
+}
+CALLS = re.compile(
+    r"_?(check|enough|require|settle)\w*|advance|open_round|see_roster|store_chains|answer|keep"
 )
 
+# Mutants that change nothing that could be seen, with the reason.
+EQUIVALENT: dict[str, str] = {}
 
-class Mutant(NamedTuple):
+
+class Change(NamedTuple):
+    """name: unique. file: under the root. old and new text of the file. tests: pytest words."""
+
     name: str
+    group: str
     file: str
-    old: str
-    new: str
+    text: str
     tests: tuple[str, ...]
 
+    @property
+    def key(self) -> str:
+        """Changes when the mutant does."""
+        return hashlib.sha256("\0".join((self.name, self.text, *self.tests)).encode()).hexdigest()[:16]
 
-def _drop(name: str, file: str, condition: str, *tests: str) -> Mutant:
-    """A check that never fires."""
-    head, _, _ = condition.partition(" ")
-    return Mutant(name, file, condition, f"{head} False and ({condition[len(head) + 1 : -1]}):", tests)
+
+def listed(group: str) -> Iterator[Change]:
+    """The hand-written ones."""
+    for m in {"secagg": MUTANTS, "core": CORE}.get(group, ()):
+        text = (ROOT / m.file).read_text(encoding="utf-8")
+        if text.count(m.old) != 1:
+            raise SystemExit(f"{m.name}: the old text occurs {text.count(m.old)} times in {m.file}")
+        yield Change(m.name, group, m.file, text.replace(m.old, m.new), tuple(m.tests))
 
 
-CLIENT, SERVER, BOOK, UNMASK, KEYS, MESSAGES, POLICY, LEDGER, INIT = (
-    f"protocols/{name}.py"
-    for name in (
-        "secagg/client",
-        "secagg/server",
-        "secagg/book",
-        "secagg/unmask",
-        "secagg/keys",
-        "secagg/messages",
-        "policy",
-        "ledger",
-        "secagg/__init__",
-    )
-)
+class Span(NamedTuple):
+    """A piece of source, in bytes."""
 
-MUTANTS = (
-    # the client
-    _drop("keys-context", CLIENT, "if difference is not None:", S),
-    _drop("keys-stale", CLIENT, "if difference is AbortCode.STALE_KEY:", S),
-    _drop("keys-session", CLIENT, "if frame.session != context.digest[:16]:", S),
-    Mutant("keys-own-advert", CLIENT, "            != listed.root\n", "            is None\n", (S,)),
-    _drop("keys-strangers", CLIENT, "if not set(listed.adverts) <= set(self._neighbours):", S),
-    _drop("holders-enough", CLIENT, "if holders < self._seat.params.threshold:", S),
-    Mutant("holders-own", CLIENT, "neighbours + int(", "neighbours + 1 + 0 * int(", (S,)),
-    Mutant(
-        "low-order-culprit",
-        CLIENT,
-        "agree(secret, advert.mask_key, 0)",
-        "agree(secret, advert.mask_key, peer)",
-        (S,),
-    ),
-    Mutant(
-        "aad-path",
-        CLIENT,
-        "dealer_advert, holder_advert, path)\n    return",
-        "dealer_advert, holder_advert)\n    return",
-        (S,),
-    ),
-    Mutant(
-        "aad-adverts", CLIENT, "(sid, ends, dealer_advert, holder_advert, path)", "(sid, ends, path)", (S,)
-    ),
-    _drop("session-of-later-frames", CLIENT, "if frame.session != self._state.sid[:16]:", S),
-    _drop("relay-strangers", CLIENT, "if not set(entries) <= set(self._state.adverts):", S),
-    Mutant("relay-enough", CLIENT, '        self._enough(len(entries), "shared")\n', "", (S,)),
-    _drop("box-opens", CLIENT, "if plain is None:", S),
-    Mutant("share-canonical", CLIENT, "if not held.canonical() or root", "if root", (C,)),
-    Mutant("share-root", CLIENT, " or root != state.adverts[dealer].share_root", "", (C,)),
-    Mutant(
-        "mask-ledger",
-        CLIENT,
-        "seat.ledger.advance(context.federation, context.round, context.attempt, RoundState.MASKED)",
-        "pass",
-        (S,),
-    ),
-    Mutant(
-        "mask-forget",
-        CLIENT,
-        "        state.forget_mask(frame.digest())\n",
-        "        state.masked = frame.digest()\n",
-        (N,),
-    ),
-    _drop("survivors-own", CLIENT, "if seat.index not in alive:", S),
-    Mutant("survivors-entry", CLIENT, "listed.path) != listed.entries_root:", "listed.path) is None:", (S,)),
-    _drop("survivors-strangers", CLIENT, "if strangers:", S),
-    Mutant(
-        "survivors-words",
-        CLIENT,
-        "            if not equal(words",
-        "            if False and not equal(words",
-        (S, C),
-    ),
-    _drop("survivors-words-number", CLIENT, "if len(words) != WORD * len(survivors):", S),
-    _drop("survivors-threshold", CLIENT, "if len(alive) < seat.params.threshold:", S),
-    _drop("difference", CLIENT, "if 0 < difference < least:", S),
-    Mutant("difference-equal-sets", CLIENT, "if 0 < difference < least:", "if difference < least:", (S,)),
-    Mutant(
-        "difference-at-answer",
-        CLIENT,
-        "        self._check_difference(alive)  # another",
-        "        # another",
-        (S,),
-    ),
-    Mutant("request-holders", CLIENT, "if i in self._holders and i in alive", "if i in alive", (S,)),
-    Mutant("request-alive", CLIENT, "if i in self._holders and i in alive", "if i in self._holders", (S,)),
-    Mutant("request-signatures", CLIENT, "if self._signed(i, signatures[i])", "if signatures[i]", (S,)),
-    _drop("request-all-valid", CLIENT, "if len(valid) != len(signatures):", S),
-    _drop("request-threshold", CLIENT, "if len(valid) < seat.params.threshold:", S),
-    Mutant(
-        "answer-ledger",
-        CLIENT,
-        "        seat.ledger.answer(context.federation, context.round, context.attempt, survivors)\n",
-        "",
-        (S,),
-    ),
-    Mutant("answer-one-kind", CLIENT, "0 if dealer in alive else 1)", "0)", (D,)),
-    Mutant("chains-close", CLIENT, "        self._close_chains()\n", "", (K,)),
-    Mutant(
-        "chains-store",
-        CLIENT,
-        "        seat.ledger.store_chains(seat.roster.hash, context.round, chains)\n",
-        "",
-        (K,),
-    ),
-    _drop("client-sender", CLIENT, "if sender != 0:", S),
-    _drop("client-to-suite", CLIENT, "if frame.suite != self._suite or frame.to != self._seat.index:", S),
-    Mutant(
-        "client-kind",
-        CLIENT,
-        '        if frame.kind not in _DUE:\n            raise malformed(f"kind',
-        '        if False:\n            raise malformed(f"kind',
-        (S,),
-    ),
-    _drop(
-        "equivocation",
-        CLIENT,
-        "if first is not None and frame.session == session[:16] and self._phase is not Phase.DONE:",
-        S,
-    ),
-    Mutant(
-        "equivocation-stale",
-        CLIENT,
-        "first is not None and frame.session == session[:16] and",
-        "first is not None and",
-        (S,),
-    ),
-    Mutant(
-        "equivocation-done",
-        CLIENT,
-        "== session[:16] and self._phase is not Phase.DONE:",
-        "== session[:16]:",
-        (S,),
-    ),
-    _drop("client-due", CLIENT, "if first is not None or _DUE[kind] is not self._phase:", S),
-    Mutant("client-guard", CLIENT, "            if over:\n", "            if False:\n", (S,)),
-    _drop(
-        "one-vector",
-        CLIENT,
-        "if self._state.codes is not None or self._phase in (Phase.CHECK, Phase.UNMASK):",
-        S,
-    ),
-    Mutant("vector-copied", CLIENT, "codes.copy()", "codes", (S,)),
-    # the server
-    _drop("server-cohort", SERVER, "if sender not in self._book.position:", C),
-    _drop(
-        "server-suite-to-kind",
-        SERVER,
-        "if frame.suite != self._suite or frame.to != 0 or frame.kind not in _DUE:",
-        C,
-    ),
-    Mutant("server-excluded", SERVER, "in SPENT or sender in self.excluded:", "in SPENT:", (C,)),
-    Mutant(
-        "server-signature",
-        SERVER,
-        "        if not frame.verify(",
-        "        if False and not frame.verify(",
-        (C,),
-    ),
-    _drop("server-session", SERVER, "if not self._book.sid or frame.session != self._book.sid[:16]:", C),
-    _drop("server-context", SERVER, "if frame.session != context.digest[:16]:", C),
-    Mutant(
-        "double-claim",
-        SERVER,
-        "self._exclude(sender, AbortCode.DOUBLE_CLAIM)",
-        "pass",
-        (C,),
-    ),
-    Mutant("double-claim-withdraw", SERVER, "                self._book.withdraw(sender, kind)\n", "", (C,)),
-    Mutant("second-vector", SERVER, "is _DUE[kind] and kind is not Kind.MASKED:", "is _DUE[kind]:", (C,)),
-    _drop("complaint-after-vector", SERVER, "if kind is Kind.COMPLAINT and sender in self._book.masked:", C),
-    _drop("server-early", SERVER, "if self._rank(self._phase) < self._rank(_DUE[kind]):", C),
-    _drop("advert-fingerprint", SERVER, "if self._desk.context.difference(fingerprint) is not None:", C),
-    _drop("advert-low-order", SERVER, "if is_low_order(advert.mask_key):", C),
-    _drop("shares-root", SERVER, "if merkle.root(tree) != book.adverts[sender].share_root:", C),
-    _drop("vector-length", SERVER, "if len(packed) != packed_size(params.size, params.modulus_bits):", C),
-    _drop("vector-padding", SERVER, "if not tail_is_zero(packed, params.size, params.modulus_bits):", C),
-    _drop(
-        "vector-view",
-        SERVER,
-        "if frame.body[: msg.VIEW] != msg.view_digest(book.sid, book.dealers_around(sender)):",
-        C,
-        S,
-    ),
-    _drop("complaint-relayed", SERVER, "if dealer not in book.boxes or sender not in book.boxes[dealer]:", C),
-    _drop("complaint-opens", SERVER, "if plain is None:", C),
-    _drop(
-        "complaint-good",
-        SERVER,
-        "if held.canonical() and held.node(dealer, sender) == book.node(dealer, sender):",
-        C,
-    ),
-    Mutant("complaint-canonical", SERVER, "if held.canonical() and held.node", "if held.node", (C,)),
-    _drop("signed-root", SERVER, "if frame.body != self._book.root:", C),
-    Mutant(
-        "doubtful",
-        SERVER,
-        "            if (kind, error.code) in _DOUBTFUL:\n",
-        "            if False:\n",
-        (C,),
-    ),
-    Mutant("doubtful-slot", SERVER, "                del self._book.slots[sender, kind]\n", "", (C,)),
-    Mutant(
-        "implausible",
-        SERVER,
-        "            check_sum(self._desk.params,",
-        "            (lambda *a: None)(self._desk.params,",
-        (C,),
-    ),
-    Mutant("released", SERVER, "released = self._phase is Phase.UNMASK", "released = False", (C, D)),
-    Mutant("unlucky", SERVER, "            kept -= short\n", "            kept = set()\n", (D,)),
-    Mutant("unlucky-keys", SERVER, "        book.keep(joined)\n", "", (D,)),
-    Mutant("unlucky-shares", SERVER, "        book.keep_dealers(shared)\n", "", (D,)),
-    Mutant(
-        "require-masked",
-        SERVER,
-        '        self._require(sorted(book.nodes), alive, "sent a vector")\n',
-        "",
-        (D,),
-    ),
-    Mutant(
-        "relay-late",
-        BOOK,
-        "        nodes, boxes = self.nodes, self.boxes\n",
-        "        nodes, boxes = self.nodes, {}\n",
-        (D,),
-    ),
-    # unmasking
-    Mutant(
-        "seed-commitment",
-        UNMASK,
-        "return seed if msg.seed_commitment(context, dealer, seed) == advert.seed_commitment else None",
-        "return seed",
-        (C,),
-    ),
-    Mutant(
-        "key-commitment",
-        UNMASK,
-        "return seed if public_bytes(mask_scalar(context, seed)) == advert.mask_key else None",
-        "return seed",
-        (C,),
-    ),
-    Mutant("share-proof", UNMASK, "        if msg.proves(", "        if True or msg.proves(", (C,)),
-    Mutant(
-        "holder-convicted",
-        UNMASK,
-        "            excluded[holder] = AbortCode.BAD_SHARE\n",
-        "            pass\n",
-        (C,),
-    ),
-    Mutant("good-enough", UNMASK, "    if len(good) < threshold:\n", "    if False:\n", (C,)),
-    # messages
-    Mutant(
-        "bitmap-tail",
-        MESSAGES,
-        "    if cohort % 8 and bitmap[-1] >> (cohort % 8):\n",
-        "    if False:\n",
-        (M,),
-    ),
-    Mutant(
-        "answer-field", MESSAGES, "        if not is_share(revealed[:SHARE]):\n", "        if False:\n", (C,)
-    ),
-    Mutant(
-        "proof-salt",
-        MESSAGES,
-        "    leaf = share_leaf(dealer, holder, kind, salt, share)\n",
-        "    leaf = share_leaf(dealer, holder, kind, bytes(SALT), share)\n",
-        (M,),
-    ),
-    Mutant("leaf-kind", MESSAGES, "bytes((kind,))", 'b"\\x00"', (M,)),
-    # keys and ledger
-    Mutant("stale-chain", KEYS, "    if at > round_:\n", "    if False:\n", (K,)),
-    Mutant("share-key-chain", KEYS, "derive_key(chain + shared, sid,", "derive_key(shared, sid,", (K,)),
-    Mutant("share-key-ephemeral", KEYS, "derive_key(chain + shared, sid,", "derive_key(chain, sid,", (K,)),
-    Mutant(
-        "ledger-answered", LEDGER, "        if state == RoundState.ANSWERED:\n", "        if False:\n", (S,)
-    ),
-    _drop("ledger-attempt", LEDGER, "if attempt <= last:", S),
-    Mutant(
-        "ledger-advance",
-        LEDGER,
-        "        if last != attempt or state <= reached:\n",
-        "        if False:\n",
-        (S,),
-    ),
-    Mutant("ledger-snapshot", LEDGER, 'or int.from_bytes(head[:8], "big") != current:', ":", (N,)),
-    Mutant("ledger-snapshot-used", LEDGER, "        self._snapshots[name] = current + 1\n", "", (N,)),
-    # policy
-    _drop("policy-split-view", POLICY, "if 2 * t <= holders + c:", P),
-    _drop("policy-honest", POLICY, "if params.honest < self.min_honest and not self.allow_small_cohort:", P),
-    Mutant(
-        "policy-corrupt",
-        INIT,
-        "        elif params.corrupt < policy.corrupt_floor(params.cohort):\n",
-        "        elif False:\n",
-        (P,),
-    ),
-    _drop("policy-no-sparse", INIT, 'if params.scheme == "secagg" or k % 2 or k >= n - 1:', P),
-    _drop("policy-connected", INIT, "if not stays_connected(n, corrupt, int(policy.delta * n), k):", P),
-    _drop("policy-corrupt-neighbours", INIT, "if params.corrupt < bound:", P),
-)
+    start: int
+    stop: int
+
+    @classmethod
+    def of(cls, lines: Sequence[bytes], node: Any) -> "Span":
+        before = [0]
+        for line in lines:
+            before.append(before[-1] + len(line))
+        start = before[node.lineno - 1] + node.col_offset
+        return cls(start, before[node.end_lineno - 1] + node.end_col_offset)
+
+
+def changes_of(source: str) -> Iterator[tuple[str, str]]:
+    """(what, new source) for every change of a module; `what` names function and condition."""
+    raw = source.encode()
+    lines = raw.splitlines(keepends=True)
+
+    def put(node: Any, text: str) -> str:
+        span = Span.of(lines, node)
+        return (raw[: span.start] + text.encode() + raw[span.stop :]).decode()
+
+    def said(node: Any) -> str:
+        return " ".join(ast.unparse(node).split())[:70]
+
+    tree = ast.parse(source)
+    for scope in [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]:
+        for node in [n for n in ast.walk(scope) if owner(tree, n) is scope]:
+            if isinstance(node, ast.If) and not node.orelse and isinstance(node.body[-1], ast.Raise):
+                yield f"{scope.name}: {said(node.test)}", put(node.test, "False")
+                if isinstance(node.test, ast.BoolOp) and isinstance(node.test.op, ast.Or):
+                    for part in node.test.values:
+                        yield f"{scope.name}: without {said(part)}", put(part, "False")
+            elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+                function = node.value.func
+                name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+                if CALLS.fullmatch(name):
+                    yield f"{scope.name}: no {said(node.value)}", put(node, "pass")
+
+
+def owner(tree: ast.AST, node: ast.AST) -> ast.AST | None:
+    """The innermost function around a node."""
+    links = getattr(tree, "owners", None)
+    if links is None:
+        links = {}
+
+        def walk(at: ast.AST, scope: ast.AST | None) -> None:
+            for child in ast.iter_child_nodes(at):
+                links[id(child)] = scope
+                walk(child, child if isinstance(child, ast.FunctionDef) else scope)
+
+        walk(tree, None)
+        tree.owners = links  # type: ignore[attr-defined]
+    return links.get(id(node))
+
+
+def found(group: str) -> Iterator[Change]:
+    """The changes of a group's files."""
+    folder, seen = ROOT / "protocols", set()
+    for pattern, tests in FOUND.get(group, {}).items():
+        for path in sorted(folder.glob(pattern)):
+            file = f"protocols/{path.relative_to(folder)}"
+            words = tuple(f"{T}/{test}" for test in tests)
+            for what, text in changes_of(path.read_text(encoding="utf-8")):
+                name = f"{file.removeprefix('protocols/').removesuffix('.py')}: {what}"
+                while name in seen:
+                    name += " (again)"
+                seen.add(name)
+                yield Change(name, group, file, text, words)
 
 
 def build(folder: Path) -> None:
@@ -355,52 +164,110 @@ def build(folder: Path) -> None:
     for part in ("protocols", "mer", "fl"):
         shutil.copytree(ROOT / part, folder / "merveil" / part, ignore=skip)
     shutil.copytree(ROOT / "tests" / "protocols", folder / "tests" / "protocols", ignore=skip)
+    shutil.copytree(ROOT / "tests" / "vectors", folder / "tests" / "vectors", ignore=skip)
+    shutil.copytree(ROOT / "docs", folder / "docs", ignore=skip)
     shutil.copy(ROOT / "pyproject.toml", folder)
 
 
-def change(folder: Path, mutant: Mutant) -> None:
-    path = folder / "merveil" / mutant.file
-    text = (ROOT / mutant.file).read_text(encoding="utf-8")
-    if text.count(mutant.old) != 1:
-        raise SystemExit(
-            f"{mutant.name}: the old text occurs {text.count(mutant.old)} times in {mutant.file}"
-        )
-    path.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+def fails(folder: Path, tests: Sequence[str]) -> bool:
+    """Whether these tests notice; every entry is pytest words, run one after the other."""
+    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    env["NUMBA_CACHE_DIR"] = str(folder / "numba")
+    together = [t for t in tests if " " not in t]
+    runs = ([together] if together else []) + [t.split() for t in tests if " " in t]
+    for words in runs:
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:randomly"]
+        try:
+            done = subprocess.run(
+                [*command, *words], cwd=folder, env=env, capture_output=True, timeout=SECONDS
+            )
+        except subprocess.TimeoutExpired:
+            return True
+        if done.returncode in (1, 2):  # 2: a module that no longer imports
+            return True
+        if done.returncode != 0:
+            raise SystemExit(f"pytest {words} ended with {done.returncode}\n{done.stdout.decode()[-2000:]}")
+    return False
 
 
-def killed(folder: Path, mutant: Mutant) -> bool:
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:randomly"]
-    files = [str(TESTS / name) for name in mutant.tests]
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, *files], cwd=folder, env=environment, capture_output=True, timeout=900)
-    if done.returncode not in (0, 1):
-        raise SystemExit(
-            f"{mutant.name}: pytest ended with {done.returncode}\n{done.stdout.decode()[-2000:]}"
-        )
-    return done.returncode == 1
+def noticed(folder: Path, mutant: Change) -> bool:
+    """By the tests that are meant for it, or else by the wide ones."""
+    return fails(folder, mutant.tests) or fails(folder, WIDE)
+
+
+def run(folder: Path, chosen: Sequence[Change], kept: dict[str, Any], path: Path | None) -> list[Any]:
+    """Results in order; those that `kept` has already are taken from there."""
+    results = []
+    for number, mutant in enumerate(chosen, 1):
+        entry = kept.get(mutant.key)
+        if entry is None:
+            place = folder / "merveil" / mutant.file
+            place.write_text(mutant.text, encoding="utf-8")
+            dead = noticed(folder, mutant)
+            shutil.copy(ROOT / mutant.file, place)
+            entry = {"key": mutant.key, "name": mutant.name, "group": mutant.group, "killed": dead}
+            state = "killed  " if dead else "SURVIVED"
+            print(f"{number}/{len(chosen)} {state} {mutant.name}", file=sys.stderr, flush=True)
+            kept[mutant.key] = entry
+        results.append(entry)
+        if path is not None:
+            keep(path, list(kept.values()))
+    return results
+
+
+def keep(path: Path, entries: list[Any]) -> None:
+    """Written beside, then renamed."""
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(json.dumps({"mutants": entries}, indent=1) + "\n", encoding="utf-8")
+    beside.replace(path)
+
+
+def score(results: Sequence[Any]) -> dict[str, Any]:
+    """Killed of those that can be killed, by group and in all."""
+    live = [r for r in results if r["name"] not in EQUIVALENT]
+    groups = sorted({r["group"] for r in live})
+    by = {
+        g: [sum(r["killed"] for r in live if r["group"] == g), sum(r["group"] == g for r in live)]
+        for g in groups
+    }
+    return {
+        "killed": sum(r["killed"] for r in live),
+        "of": len(live),
+        "groups": by,
+        "equivalent": len(results) - len(live),
+        "survivors": [r["name"] for r in live if not r["killed"]],
+    }
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("words", nargs="*", help="only mutants whose name contains one of these")
+    parser.add_argument("--group", action="append", choices=["secagg", *FOUND], help="only this group")
+    parser.add_argument("--json", type=Path, help="keep results there, and go on from what is there")
+    parser.add_argument("--list", action="store_true", help="print names only")
+    return parser.parse_args(words)
 
 
 def main(words: Sequence[str]) -> int:
-    chosen = [m for m in MUTANTS if not words or any(w in m.name for w in words)]
-    if "--list" in words:
-        print(*(f"{m.name}: {m.file}" for m in MUTANTS), sep="\n")
+    args = parse(words)
+    groups = args.group or ["secagg", *FOUND]
+    everything = [m for g in groups for m in (*listed(g), *found(g))]
+    chosen = [m for m in everything if not args.words or any(w in m.name for w in args.words)]
+    if args.list:
+        print(*(f"{m.group:<7}{m.name}" for m in chosen), sep="\n")
         return 0
-    survivors = []
+    kept = {}
+    if args.json is not None and args.json.exists():
+        kept = {e["key"]: e for e in json.loads(args.json.read_text(encoding="utf-8"))["mutants"]}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         build(folder)
-        everything = {test for m in chosen for test in m.tests}
-        if killed(folder, Mutant("unchanged", "", "", "", tuple(sorted(everything)))):
+        open_ = {test for m in chosen if m.key not in kept for test in m.tests}
+        if open_ and fails(folder, sorted(open_)):
             raise SystemExit("the tests fail without any change")
-        for mutant in chosen:
-            change(folder, mutant)
-            dead = killed(folder, mutant)
-            shutil.copy(ROOT / mutant.file, folder / "merveil" / mutant.file)
-            print(f"{'killed  ' if dead else 'SURVIVED'} {mutant.name}", flush=True)
-            if not dead:
-                survivors.append(mutant.name)
-    print(f"{len(chosen) - len(survivors)} of {len(chosen)} killed")
-    return 1 if survivors else 0
+        results = run(folder, chosen, kept, args.json)
+    print(json.dumps(score(results), indent=1))
+    return 1 if score(results)["survivors"] else 0
 
 
 if __name__ == "__main__":
