@@ -85,6 +85,73 @@ MODELS: dict[str, ModelInfo] = {
         },
         options=("hidden",),
     ),
+    "off-apexnet": ModelInfo(
+        name="off-apexnet",
+        kind="network",
+        source="Gan et al., Signal Processing: Image Communication 2019; PRICAI2021-Off-TANet",
+        help="two convolution streams over u and v, two layers of 1,024 units (head=gap: one linear layer)",
+        parameters=lambda c, h, w, k: 5144 + 1025 * 1024 + 1024 * (32 * (h // 4) * (w // 4) + 1) + 1025 * k,
+        module="merveil.mer.models.off_apexnet",
+        recipes={
+            "default": Recipe(epochs=40, lr=3e-4, class_weights=True),
+            # The rate and epochs reported for it; whole batches, plain cross-entropy. Use input=bytes.
+            "published": Recipe(epochs=3000, lr=1e-4, optimiser="adam"),
+        },
+        options=("head", "input"),
+    ),
+    "rcn": ModelInfo(
+        name="rcn",
+        kind="network",
+        source="Xia et al., IEEE TIP 2020 (RCN-A, 32 filters); ParameterFreeRCNs-MicroExpressionRec",
+        help="a recurrent convolution with attention from its classifier; GroupNorm unless norm=batch",
+        parameters=lambda c, h, w, k: 25 * 32 * c + 32 + 3 * 64 + 33 * 32 + 289 * 32 + k * (800 + 1),
+        module="merveil.mer.models.rcn",
+        recipes={
+            "default": Recipe(epochs=60, lr=2e-3, class_weights=True),
+            # README: 20 epochs, SGD 5e-4 with momentum .9 in batches of 64; ours has plain SGD, at ten times
+            # the rate, which is what momentum .9 comes to. Use with norm=batch and input=bytes.
+            "published": Recipe(epochs=20, lr=5e-3, optimiser="sgd", batch=64),
+        },
+        options=("norm", "filters", "input"),
+    ),
+    "dual-inception": ModelInfo(
+        name="dual-inception",
+        kind="network",
+        source="Zhou, Mao, Xue, FG 2019; PRICAI2021-Off-TANet",
+        help="two Inception streams over u and v, 1,024 units (head=gap: 23,627 parameters)",
+        parameters=lambda c, h, w, k: 23240 + 1024 * (128 * (h // 4) * (w // 4) + 1) + 1025 * k,
+        module="merveil.mer.models.dual_inception",
+        recipes={
+            "default": Recipe(epochs=40, lr=3e-4, class_weights=True),
+            "gap": Recipe(epochs=100, lr=3e-3, class_weights=True),
+            # Batches of 64, Adam 1e-3, the released code's; its number of epochs. Use input=bytes.
+            "published": Recipe(epochs=201, lr=1e-3, batch=64),
+        },
+        options=("head", "input"),
+    ),
+    "featref": ModelInfo(
+        name="featref",
+        kind="network",
+        source="Zhou et al., Pattern Recognition 2022: its backbone, from the paper's description",
+        help="Inception streams, one attending branch a class, fusion; without the paper's further losses",
+        parameters=lambda c, h, w, k: 23240 + k * (128 * 129 + 129 * 64) + k * (64 * k + 1),
+        module="merveil.mer.models.dual_inception",
+        function="make_featref",
+        recipes={"default": Recipe(epochs=60, lr=2e-3, class_weights=True)},
+        options=("input",),
+    ),
+    "compact-transformer": ModelInfo(
+        name="compact-transformer",
+        kind="network",
+        source="merveil's own: what an HTNet-like network needs at this size; cf. Wang et al., 2024",
+        help="two attention blocks over sixteen patches of the flow; LayerNorm only",
+        parameters=lambda c, h, w, k: 48 * (c * (h // 4) * (w // 4) + 1) + 768 + 37920 + 96 + 97 * k,
+        module="merveil.mer.models.compact_transformer",
+        recipes={
+            "default": Recipe(epochs=60, lr=1e-3, optimiser="adamw", weight_decay=0.05, class_weights=True)
+        },
+        options=("input",),
+    ),
     "exact-ridge": ModelInfo(
         name="exact-ridge",
         kind="exact",
