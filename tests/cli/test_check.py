@@ -85,6 +85,33 @@ def test_layout_is_for_folders_and_must_be_known(capsys: Any, toy_file: Path, tm
         assert (code, out) == (2, "") and text in err
 
 
+def test_an_annotated_set_and_its_first_mismatch(schema: Any, sets: Any, capsys: Any, tmp_path: Path) -> None:
+    table = sets.make(tmp_path / "set", "samm")
+    words = (str(tmp_path / "set"), "--layout", "samm")
+    code, out, err = run(capsys, *words, "--json")
+    found = json.loads(out)
+    assert code == 0 and schema.check(found, schema.load("check")) == []
+    assert (
+        found["apex"] == {"annotated": 2, "to be spotted": 1} and found["left_out"] and found["faults"] == []
+    )
+    assert "the complete set has 133 of 28" in err
+    code, out, _ = run(capsys, *words)
+    assert code == 0 and "3 clips of 2 persons" in out and "apex: annotated 2, to be spotted 1" in out
+    rows = [(*row[:2], "x", *row[3:]) for row in sets.ROWS["samm"][:3]]
+    table.unlink()
+    sets.write_table(tmp_path / "set", "samm", rows)
+    code, out, err = run(capsys, *words)
+    assert (code, out) == (2, "") and "row 15: onset is 'x'" in err and "(the first of 3 faults)" in err
+    assert "  also SAMM" in err and "006_05562.jpg" in err and "Onset Frame" in err
+    code, out, _ = run(capsys, *words, "--json")
+    found = json.loads(out)
+    assert code == 2 and schema.check(found, schema.load("check")) == [] and len(found["faults"]) == 3
+    code, out, err = run(capsys, str(tmp_path / "set"), "--layout", "flow-folder", "--classes", "3")
+    assert code == 2 and "--classes: for annotated sets alone" in err
+    code, out, err = run(capsys, *words, "--numbering", "odd")
+    assert code == 2 and "unknown numbering 'odd'" in err
+
+
 def test_check_and_compare_load_no_heavy_package(toy_file: Path, tmp_path: Path) -> None:
     code = (
         "import sys\n"

@@ -1,6 +1,7 @@
 """`merveil predict` on real video files: the answer, the picture, the JSON, and each bad input."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,54 @@ def test_a_video_gets_a_label_and_a_picture(
     assert found["settings"]["flow"] == "dis" and found["frames"] == len(clip.frames)
     image = opencv().imread(str(picture))
     assert image.shape[1] == 840 and image.shape[0] > 800 and image.std() > 20
+    assert found["answer"] == found["label"] and found["abstain"] is None and found["fps"] == 25
+    assert [w["apex"] for w in found["windows"]] == [found["apex"]] and found["face"]["angle"] == 0
     code, out, err = run(capsys, "--run", str(trained), str(video))
     assert code == 0 and out.splitlines()[0] == found["label"] and "apex frame" in err
+
+
+def test_under_the_models_threshold_it_is_not_sure(
+    schema: Any, capsys: Any, trained: Path, clip: synthetic.Clip, tmp_path: Path
+) -> None:
+    run_folder = shutil.copytree(trained, tmp_path / "run")
+    head = run_folder / "model.json"
+    value = json.loads(head.read_text())
+    value["abstain"] = {"threshold": 0.999, "coverage": 0.5, "temperature": 1.0}
+    head.write_text(json.dumps(value))
+    video = film(tmp_path / "clip.avi", clip.frames)
+    code, out, err = run(capsys, "--run", str(run_folder), str(video))
+    assert (
+        code == 0 and out.splitlines()[0] == "not sure" and "is under the model's threshold of 100 %" in err
+    )
+    code, out, _ = run(capsys, "--run", str(run_folder), str(video), "--json")
+    found = json.loads(out)
+    assert code == 0 and schema.check(found, schema.load("predict")) == []
+    assert found["answer"] == "not sure" != found["label"] and found["abstain"]["threshold"] == 0.999
+    value["abstain"] = {"threshold": 2}
+    head.write_text(json.dumps(value))
+    code, _, err = run(capsys, "--run", str(run_folder), str(video))
+    assert code == 2 and "`abstain`" in err
+
+
+def test_windows_of_a_longer_video(
+    schema: Any, capsys: Any, trained: Path, clip: synthetic.Clip, tmp_path: Path
+) -> None:
+    rest = np.repeat(clip.frames[:1], 30, axis=0)
+    video = film(tmp_path / "long.avi", np.concatenate([rest, clip.frames, rest]))
+    picture = tmp_path / "p.png"
+    words = ("--run", str(trained), str(video), "--window", "24", "--fps", "50", "--out", str(picture))
+    code, out, _ = run(capsys, *words, "--json")
+    found = json.loads(out)
+    assert code == 0 and schema.check(found, schema.load("predict")) == []
+    assert abs(found["apex"] - 30 - clip.apex) <= 3 and found["fps"] == 50
+    assert {w["state"] for w in found["looked_at"]} >= {"quiet", "moving"} and found["looked_at"][0][
+        "start"
+    ] == 0
+    assert opencv().imread(str(picture)).shape[0] > 1000
+    code, _, err = run(capsys, "--run", str(trained), str(video), "--window", "2")
+    assert code == 2 and "--window must be at least 3" in err
+    code, _, err = run(capsys, "--run", str(trained), str(video), "--fps", "0")
+    assert code == 2 and "--fps must be positive" in err
 
 
 def test_bad_clips_are_named_and_nothing_is_written(

@@ -15,6 +15,7 @@ import pytest
 from merveil.cli import main
 from merveil.mer import prepare
 from merveil.mer.data.archive import load_archive
+from merveil.mer.features.opencv import opencv
 
 SOURCE = ["synthetic:subjects=2,clips=3", "--layout", "synthetic", "--flow", "dis", "--workers", "1"]
 
@@ -110,6 +111,55 @@ def test_a_folder_of_videos_with_a_bad_one(capsys: Any, tmp_path: Path) -> None:
         capsys, str(tmp_path / "data"), "--layout", "video-folder", "--out", str(out), "--workers", "1"
     )
     assert code == 2 and "lab/s1/bad" in err and "is empty" in err and not out.exists()
+
+
+SET = ("--layout", "casme2", "--flow", "dis", "--face", "full", "--jobs", "1")
+
+
+def test_an_annotated_set_with_pictures(schema: Any, sets: Any, capsys: Any, tmp_path: Path) -> None:
+    sets.make(tmp_path / "set", "casme2")
+    words = (str(tmp_path / "set"), *SET, "--preview", str(tmp_path / "p"), "--cache", str(tmp_path / "c"))
+    code, text, err = run(capsys, *words, "--out", str(tmp_path / "a.npz"), "--json")
+    found = json.loads(text)
+    assert code == 0 and schema.check(found, schema.load("prepare")) == []
+    assert (found["clips"], found["apex"]) == (3, {"annotated": 2, "spotted": 1})
+    assert "note: left out, by reason: 'others' is none of three classes: 1" in err
+    assert load_archive(tmp_path / "a.npz").meta.apex == "annotated 2, spotted 1"
+    pictures = sorted((tmp_path / "p").iterdir())
+    assert len(pictures) == 3 and all(opencv().imread(str(p)).shape[0] > 900 for p in pictures)
+    pictures[0].unlink()  # what exists is kept, what is missing is made
+    code, text, _ = run(capsys, *words, "--out", str(tmp_path / "b.npz"), "--json")
+    assert code == 0 and json.loads(text)["cached"] == 2 and len(list((tmp_path / "p").iterdir())) == 3
+    assert load_archive(tmp_path / "a.npz").sha256 == load_archive(tmp_path / "b.npz").sha256
+    code, text, _ = run(capsys, *words, "--classes", "native", "--out", str(tmp_path / "n.npz"), "--json")
+    assert code == 0 and json.loads(text)["classes"]["others"] == 1 and json.loads(text)["clips"] == 4
+
+
+def test_faults_of_an_annotated_set(schema: Any, sets: Any, capsys: Any, tmp_path: Path) -> None:
+    table = sets.make(tmp_path / "set", "casme2")
+    table.unlink()
+    rows = [(*sets.ROWS["casme2"][0][:5], "joyful"), *sets.ROWS["casme2"][1:]]
+    sets.write_table(tmp_path / "set", "casme2", rows)
+    words = (str(tmp_path / "set"), *SET, "--out", str(tmp_path / "a.npz"))
+    code, text, err = run(capsys, *words)
+    assert (code, text) == (2, "") and "row 2: unknown emotion 'joyful'" in err and "--skip-bad" in err
+    code, text, err = run(capsys, *words, "--skip-bad", "--json")
+    found = json.loads(text)
+    assert code == 0 and schema.check(found, schema.load("prepare")) == []
+    assert found["clips"] == 2 and len(found["skipped"]) == 1 and "left out" in err
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (("--align", "nose"), "unknown alignment 'nose'"),
+        (("--magnify", "99"), "--magnify must be 1 (none) to 20, not 99"),
+        (("--classes", "3"), "--classes: for annotated sets alone (casme2, smic"),
+    ],
+)
+def test_bad_words_of_the_new_options(capsys: Any, tmp_path: Path, words: Any, said: str) -> None:
+    code, _, err = run(capsys, *SOURCE, *words, "--out", str(tmp_path / "a.npz"))
+    assert code == 2 and said in err and list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a POSIX signal")

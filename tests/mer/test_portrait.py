@@ -7,13 +7,12 @@ import pytest
 
 pytest.importorskip("skimage", reason="scikit-image (merveil[dev]) holds the photograph")
 
-from merveil.mer.data.portrait import flow_in_square, portrait, portrait_clip, turn_film
+from merveil.mer.data.portrait import flow_in_square, portrait, portrait_clip
 from merveil.mer.data.synthetic import Truth
 from merveil.mer.errors import InputError
 from merveil.mer.features import apex as apexes
 from merveil.mer.features import face as faces
 from merveil.mer.features.extract import Settings, extract
-from merveil.mer.features.opencv import opencv
 from merveil.mer.features.rigid import remove_rigid
 from merveil.mer.features.strain import optical_strain
 
