@@ -80,7 +80,7 @@ def gaussian_table(sigma: float = SIGMA) -> NDArray[np.uint64]:
 
     Integers with 256 fractional bits throughout, so the table is the same everywhere.
     """
-    base = _exp_minus(1 / (2 * Fraction(sigma) ** 2))
+    base = _exp_minus(1 / (2 * Fraction(str(sigma)) ** 2))
     square, odd, weight = base * base >> _POINT, base, 1 << _POINT
     weights = [weight]
     while weight:
