@@ -325,6 +325,25 @@ def test_dfme_parts(sets: Any, tmp_path: Path) -> None:
     assert "no part folder holds subject sub0200 (500 fps): unpack its part" in faults[2]
 
 
+def test_the_other_releases_of_casme3_and_dfme(trees: Path, sets: Any, tmp_path: Path) -> None:
+    cut = tmp_path / "casme3"
+    for subject, clip, first in (("spNO.1", "a", 12), ("spNO.1", "a", 30), ("spNO.17", "b", 3)):
+        for kind in ("frame", "depth"):
+            place = cut / "Part_A_ME_clip" / kind / f"{subject.replace('NO', 'No')}_{clip}_{first}"
+            shutil.copytree(trees / "casme3" / "part_A" / subject / clip / "color", place)
+    sets.write_table(cut, "casme3", sets.ROWS["casme3"])
+    found = find.find(cut, "casme3")
+    assert [(c.clip, c.first) for c in found.clips] == [("a_12", 12), ("a_30", 30), ("b_3", 3)]
+    assert found.clips[0].frames[0].parts[-3] == "frame"
+    plain = tmp_path / "dfme" / "DFME_train"
+    for file in ("c1", "c2"):
+        shutil.copytree(next((trees / "dfme").glob(f"*/micro/*/{file}")), plain / file)
+    sets.write_table(tmp_path / "dfme", "dfme", sets.ROWS["dfme"])
+    found = find.find(tmp_path / "dfme", "dfme")
+    assert [c.clip for c in found.clips] == ["c1", "c2"]
+    assert "the clip folder c3 is missing in DFME_train" in found.faults[0]
+
+
 def test_a_known_apex_needs_two_frames_only(trees: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from merveil.mer import jobs
 

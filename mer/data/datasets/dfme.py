@@ -15,7 +15,12 @@ TREE = """ROOT/
     micro/
       happiness/             one folder an emotion
         <Filename>/
-          1.jpg"""
+          1.jpg
+or the challenge's release:
+  DFME_train/
+    <Filename>/
+      00001.png"""
+TRAIN = r"DFME_(?:[Tt]rain|[Tt]est\w*)"
 PARTS = r"USTC_MEv4_part[A-D]_sub(\d{4})_sub(\d{4})(?:_(\d+)fps)?"
 EMOTIONS = Emotions(
     native=("anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise", "others"),
@@ -45,7 +50,17 @@ def subject(cell: str) -> str:
 
 
 def folder(base: Path, row: Row) -> Path:
-    """The clip's folder in the part that holds its subject (and, in part D, its frame rate)."""
+    """The clip's folder in the part that holds its subject (and, in part D, its frame rate), or in the
+    challenge's release, where clips have no parts."""
+    releases = [entry for entry in visible(base) if re.fullmatch(TRAIN, entry.name)]
+    holding = [entry for entry in releases if (entry / row["file"]).is_dir()]
+    if releases and len(holding) == 1:
+        return holding[0] / row["file"]
+    if releases:
+        names = ", ".join(entry.name for entry in releases)
+        raise InputError(
+            f"the clip folder {row['file']} is {'missing in' if not holding else 'in all of'} {names}"
+        )
     number = int(subject(row["subject"]).removeprefix("sub"))
     parts = []
     for entry in visible(base):
@@ -61,4 +76,4 @@ def folder(base: Path, row: Row) -> Path:
     return child(parts[0], "micro", row["emotion"], row["file"])
 
 
-LAYOUT = Layout("dfme", TREE, PARTS, EMOTIONS, COLUMNS, folder, subject, optional=("fps",))
+LAYOUT = Layout("dfme", TREE, f"{PARTS}|{TRAIN}", EMOTIONS, COLUMNS, folder, subject, optional=("fps",))

@@ -34,6 +34,7 @@ MODULES = {
     "dfme": "dfme",
 }
 LAYOUTS = tuple(MODULES)
+DEPTH_MAPS = "depth"  # of CAS(ME)^3, beside the pictures
 DEPTH = 4  # folders between the given root and the base folder of a set
 
 
@@ -111,7 +112,7 @@ def base_of(top: Path, layout: Layout) -> Path:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [entry for entry in visible(folder) if entry.is_dir()]
+    return [entry for entry in visible(folder) if entry.is_dir() and entry.name.lower() != DEPTH_MAPS]
 
 
 def _table(top: Path, layout: Layout, labels: str | Path | None) -> Table:
