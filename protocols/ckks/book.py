@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from merveil.protocols.ckks import messages as msg
-from merveil.protocols.ckks.constants import DATA, PUBLIC_BYTES
+from merveil.protocols.ckks.constants import DATA
 from merveil.protocols.ckks.messages import Advert, Kind, read_advert
 from merveil.protocols.ckks.params import CkksParams
 from merveil.protocols.ckks.ring import Residues, add
@@ -19,14 +19,14 @@ from merveil.protocols.primitives.sign import SIGNATURE
 from merveil.protocols.session import Desk, Phase
 from merveil.protocols.snapshot import pack_fields, unpack_fields
 
-Dealing = tuple[bytes, bytes, dict[int, bytes]]
+Dealing = tuple[bytes, bytes, bytes, dict[int, bytes]]
 
 
 @dataclass
 class Book:
     """Plain data; `server` holds the rules.
 
-    dealt: dealer -> (salt, b, boxes by holder). total: sum of c0, later plus the answers. parts:
+    dealt: dealer -> (salt, b, proof, boxes by holder). total: sum of c0, later plus the answers. parts:
     survivor -> (stamp, c1). signatures: survivor -> signature on the root. chosen: whose signatures go into
     the request, when CHECK closes. authority: of the parameters. answered: who closed the round.
     slots: digest of the first frame of each (sender, kind).
@@ -164,11 +164,10 @@ def _indices(data: bytes) -> tuple[int, ...]:
 
 
 def _dump_dealer(dealer: int, dealing: Dealing) -> bytes:
-    salt, public, boxes = dealing
-    return dealer.to_bytes(2, "big") + salt + public + join(boxes)
+    salt, public, proof, boxes = dealing
+    return pack_fields((msg.index_bytes((dealer,)), salt, public, proof, join(boxes)))
 
 
 def _load_dealer(data: bytes) -> tuple[int, Dealing]:
-    at = 2 + msg.SALT
-    salt, public = data[2:at], data[at : at + PUBLIC_BYTES]
-    return _index(data), (salt, public, split(data[at + PUBLIC_BYTES :], msg.BOX))
+    index, salt, public, proof, boxes = unpack_fields(data, 5)
+    return _index(index), (salt, public, proof, split(boxes, msg.BOX))

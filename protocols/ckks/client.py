@@ -164,7 +164,8 @@ class CkksClient:
     def _body_limit(self) -> int:
         n = self._params.cohort
         parts = self._params.layout.ciphertexts * CIPHERTEXT_BYTES
-        return 64 + n * (256 + max(PUBLIC_BYTES + msg.BOX, parts))
+        proof = msg.proof_size(n, self._params.threshold)
+        return 64 + n * (256 + max(PUBLIC_BYTES + proof + msg.BOX, parts))
 
     def _repeated(self, kind: Kind, frame: Frame, digest: bytes) -> bool:
         """A second frame of a kind: identical means late, different means the server equivocates."""
@@ -219,8 +220,9 @@ class CkksClient:
         sid = msg.session_id(context.digest, adverts)
         frames: Sequence[Frame] = ()
         if state.secret is not None:
-            boxes = seal_shares(seat, state, self._params, sid, adverts)
-            frames = (self._frame(Kind.SHARES, msg.encode_shares(state.salt, state.public, boxes), sid),)
+            proof, boxes = seal_shares(seat, state, self._params, sid, adverts)
+            body = msg.encode_shares(state.salt, state.public, proof, boxes)
+            frames = (self._frame(Kind.SHARES, body, sid),)
         state.sid, state.adverts = sid, adverts
         state.secret, state.seed = None, b""
         self._phase = step(TABLE, SPENT, self._phase, Event.ADVANCE)
@@ -230,7 +232,8 @@ class CkksClient:
 
     def _on_relay(self, frame: Frame) -> Sequence[Frame]:
         seat, state, holder = self._seat, self._state, self._params.authority
-        entries = msg.decode_relay(frame.body, 0 if holder else msg.BOX)
+        proof = 0 if holder else msg.proof_size(len(state.adverts), self._params.threshold)
+        entries = msg.decode_relay(frame.body, proof, 0 if holder else msg.BOX)
         expected = {holder} - {seat.index} if holder else set(state.incoming)
         if not set(entries) <= expected or (holder and set(entries) != expected):
             raise Aborted(_MISMATCH, "keys of other clients than have a part in it", (0,))
@@ -242,13 +245,26 @@ class CkksClient:
             joint = public if joint is None else ring.add(joint, public)
             if not holder:
                 assert state.share is not None
-                state.share = ring.add(state.share, open_share(seat, state, dealer, dealt))
+                share = open_share(seat, state, dealer, dealt)
+                if share is None:
+                    raise self._complaint(dealer)
+                state.share = ring.add(state.share, share)
         state.joint = joint
         state.dealers = (holder,) if holder else tuple(sorted((*entries, seat.index)))
         state.view = msg.view_digest(state.sid, state.dealers)
         state.incoming, state.public, state.salt = {}, b"", b""
         self._phase = step(TABLE, SPENT, self._phase, Event.ADVANCE)
         return self._upload() if state.codes is not None else ()
+
+    def _complaint(self, dealer: int) -> Aborted:
+        """The key of the dealer's box shows everyone what is in it; this session ends."""
+        body = msg.encode_complaint(dealer, self._state.incoming[dealer])
+        return Aborted(
+            AbortCode.BAD_SHARE,
+            f"the share of {dealer} contradicts what it committed to",
+            (dealer,),
+            frames=(self._frame(Kind.COMPLAINT, body, self._state.sid),),
+        )
 
     # MASKED
 

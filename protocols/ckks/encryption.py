@@ -28,17 +28,25 @@ def key_pair(common: Residues, rng: Rng) -> tuple[Residues, Residues]:
     return secret, ring.negate(public)
 
 
-def deal(secret: Residues, points: Sequence[int], threshold: int, rng: Rng) -> dict[int, Residues]:
-    """Shares of a secret at the points (roster indices >= 1), each of shape (1, 2, 4096)."""
+def polynomial(secret: Residues, threshold: int, rng: Rng) -> Residues:
+    """Coefficients of the sharing polynomials, lowest first, shape (threshold, 2, 4096)."""
     constant = ring.forward(ring.residues(secret, DATA))
     higher = sampling.uniform(sampling.fresh(rng, "ckks/shares"), threshold - 1, DATA)
-    shares = {}
-    for x in points:
-        value = np.zeros_like(constant)
-        for k in range(threshold - 2, -1, -1):  # Horner from the highest coefficient
-            ring.scale_add(value, (x, x), higher[k : k + 1])
-        shares[x] = ring.scale_add(value, (x, x), constant)
-    return shares
+    return np.concatenate((constant, higher))
+
+
+def share_at(coefficients: Residues, x: int) -> Residues:
+    """The share at a point (a roster index >= 1), shape (1, 2, 4096)."""
+    value = np.zeros_like(coefficients[:1])
+    for k in range(coefficients.shape[0] - 1, -1, -1):  # Horner from the highest coefficient
+        ring.scale_add(value, (x, x), coefficients[k : k + 1])
+    return value
+
+
+def deal(secret: Residues, points: Sequence[int], threshold: int, rng: Rng) -> dict[int, Residues]:
+    """Shares of a secret at the points, each of shape (1, 2, 4096)."""
+    coefficients = polynomial(secret, threshold, rng)
+    return {x: share_at(coefficients, x) for x in points}
 
 
 def lagrange(points: Sequence[int], own: int) -> tuple[int, ...]:

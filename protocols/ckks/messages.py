@@ -20,7 +20,9 @@ SUITE = 3
 SALT = 32
 DIGEST = 32
 ADVERT = 96
-BOX = CIPHERTEXT_BYTES + OVERHEAD  # a sealed key share: one polynomial over the data primes
+REPEATS = 2  # of the check that shares lie on a polynomial: 36 bits each
+SCALARS = 8 * REPEATS * 2  # a value of the check for each repeat and data prime
+BOX = CIPHERTEXT_BYTES + SCALARS + SALT + OVERHEAD  # a sealed key share, its mask and the salt of its node
 
 
 class Kind(IntEnum):
@@ -35,6 +37,7 @@ class Kind(IntEnum):
     SIGNED = 7
     REQUEST = 8
     ANSWER = 9
+    COMPLAINT = 11
 
 
 def index_bytes(indices: Iterable[int]) -> bytes:
@@ -102,8 +105,26 @@ def session_id(context: bytes, adverts: Mapping[int, Advert]) -> bytes:
     return hash_fields("ckks/1/sid", context, listed)
 
 
-def box_aad(sid: bytes, dealer: int, holder: int) -> bytes:
-    return hash_fields("ckks/1/box", sid, index_bytes((dealer, holder)))
+def box_aad(sid: bytes, dealer: int, holder: int, proof: bytes) -> bytes:
+    """The proof is bound too: a relay that changed it gets no complaint, which would show a share."""
+    return hash_fields("ckks/1/box", sid, index_bytes((dealer, holder)), proof)
+
+
+def proof_size(holders: int, threshold: int) -> int:
+    """Bytes of a dealer's proof: a node for each holder, then the response's coefficients."""
+    return DIGEST * holders + SCALARS * threshold
+
+
+def encode_complaint(dealer: int, key: bytes) -> bytes:
+    """key: of the box that the dealer sealed for the complaining client, 32 bytes."""
+    return index_bytes((dealer,)) + key
+
+
+def decode_complaint(body: bytes, sender: int) -> tuple[int, bytes]:
+    reader = Reader(body, sender)
+    dealer, key = reader.u16(), reader.take(32)
+    reader.end()
+    return dealer, key
 
 
 @dataclass(frozen=True)
@@ -112,37 +133,43 @@ class Dealt:
 
     salt: bytes
     public: bytes
+    proof: bytes
     box: bytes
 
 
-def encode_shares(salt: bytes, public: bytes, boxes: Mapping[int, bytes]) -> bytes:
-    return salt + public + b"".join(boxes[i] for i in sorted(boxes))
+def encode_shares(salt: bytes, public: bytes, proof: bytes, boxes: Mapping[int, bytes]) -> bytes:
+    return salt + public + proof + b"".join(boxes[i] for i in sorted(boxes))
 
 
-def decode_shares(body: bytes, sender: int, peers: Sequence[int]) -> tuple[bytes, bytes, dict[int, bytes]]:
-    """(salt, public, boxes by holder); peers: who is to get a box, ascending."""
+def decode_shares(
+    body: bytes, sender: int, peers: Sequence[int], proof_bytes: int
+) -> tuple[bytes, bytes, bytes, dict[int, bytes]]:
+    """(salt, public, proof, boxes by holder); peers: who is to get a box, ascending."""
     reader = Reader(body, sender)
-    salt, public = reader.take(SALT), reader.take(PUBLIC_BYTES)
+    salt, public, proof = reader.take(SALT), reader.take(PUBLIC_BYTES), reader.take(proof_bytes)
     boxes = {i: reader.take(BOX) for i in peers}
     reader.end()
-    return salt, public, boxes
+    return salt, public, proof, boxes
 
 
 def encode_relay(entries: Mapping[int, Dealt]) -> bytes:
     parts = [len(entries).to_bytes(2, "big")]
     for i in sorted(entries):
-        parts += [i.to_bytes(2, "big"), entries[i].salt, entries[i].public, entries[i].box]
+        e = entries[i]
+        parts += [i.to_bytes(2, "big"), e.salt, e.public, e.proof, e.box]
     return b"".join(parts)
 
 
-def decode_relay(body: bytes, box: int = BOX) -> dict[int, Dealt]:
-    """box: length of a sealed share; 0 where one client holds the key and deals nothing."""
+def decode_relay(body: bytes, proof: int, box: int = BOX) -> dict[int, Dealt]:
+    """proof, box: bytes of a proof and of a sealed share; 0 where one client holds the key alone."""
     reader = Reader(body, 0)
     entries: dict[int, Dealt] = {}
     indices = []
     for _ in range(reader.u16()):
         indices.append(reader.u16())
-        entries[indices[-1]] = Dealt(reader.take(SALT), reader.take(PUBLIC_BYTES), reader.take(box))
+        entries[indices[-1]] = Dealt(
+            reader.take(SALT), reader.take(PUBLIC_BYTES), reader.take(proof), reader.take(box)
+        )
     reader.end()
     _ascending(indices, 0)
     return entries

@@ -156,6 +156,23 @@ def _add(out: Any, x: Any, primes: Any) -> None:
 
 
 @compiled
+def _inner(out: Any, a: Any, b: Any, primes: Any) -> None:
+    """out[k, i, r] = sum over j of a[k, r, j]*b[i, r, j]."""
+    for k in range(a.shape[0]):
+        for i in range(b.shape[0]):
+            for r in range(a.shape[1]):
+                p = primes[r]
+                f = 1.0 / p
+                total = np.int64(0)
+                for j in range(a.shape[2]):
+                    x, y = a[k, r, j], b[i, r, j]
+                    v = x * y - np.int64(np.float64(x) * np.float64(y) * f) * p
+                    v += p if v < 0 else 0
+                    total += v - (p if v >= p else 0)
+                out[k, i, r] = total % p
+
+
+@compiled
 def _scale_add(out: Any, x: Any, scalars: Any, primes: Any) -> None:
     """out = out*scalar + x, a scalar for each prime."""
     for k in range(out.shape[0]):
@@ -245,6 +262,13 @@ def multiply_add(out: Residues, a: Residues, b: Residues, first: int = 0) -> Res
 def multiply(a: Residues, b: Residues, first: int = 0) -> Residues:
     shape = (max(a.shape[0], b.shape[0]), *a.shape[1:])
     return multiply_add(np.zeros(shape, dtype=np.int64), a, b, first)
+
+
+def inner(a: Residues, b: Residues) -> Residues:
+    """Inner products modulo each prime: (k, rows, 4096) and (i, rows, 4096) to (k, i, rows)."""
+    out = np.empty((a.shape[0], b.shape[0], a.shape[1]), dtype=np.int64)
+    _inner(out, a, b, _primes(a.shape[1], 0))
+    return out
 
 
 def scale_add(out: Residues, scalars: tuple[int, ...], x: Residues) -> Residues:

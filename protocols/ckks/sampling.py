@@ -45,11 +45,13 @@ def uniform(stream: Stream, count: int, rows: int) -> Residues:
     """Uniform residues, shape (count, rows, 4096)."""
     out = np.empty((count, rows, DEGREE), dtype=np.int64)
     for r in range(rows):
-        out[:, r] = _below(stream, PRIMES[r], BITS[r], count * DEGREE).reshape(count, DEGREE)
+        out[:, r] = below(stream, r, count * DEGREE).reshape(count, DEGREE)
     return out
 
 
-def _below(stream: Stream, p: int, bits: int, count: int) -> Residues:
+def below(stream: Stream, which: int, count: int) -> Residues:
+    """`count` uniform residues of one prime."""
+    p, bits = PRIMES[which], BITS[which]
     out = np.empty(count, dtype=np.int64)
     have = 0
     while have < count:

@@ -10,6 +10,7 @@ from merveil.protocols.ckks import encoding
 from merveil.protocols.ckks import messages as msg
 from merveil.protocols.ckks.book import Book
 from merveil.protocols.ckks.constants import CIPHERTEXT_BYTES, DATA, PRIMES, PUBLIC_BYTES
+from merveil.protocols.ckks.dealing import good_share
 from merveil.protocols.ckks.messages import SUITE, Kind
 from merveil.protocols.ckks.params import CkksParams
 from merveil.protocols.ckks.wire import check_opaque, decode_polynomials
@@ -17,6 +18,7 @@ from merveil.protocols.codec import Codes, check_sum
 from merveil.protocols.errors import AbortCode, Aborted, LocalError, RemoteError
 from merveil.protocols.frame import Frame, malformed
 from merveil.protocols.machine import Event, step
+from merveil.protocols.primitives.aead import open_once
 from merveil.protocols.primitives.agreement import is_low_order
 from merveil.protocols.primitives.sign import verify
 from merveil.protocols.session import SPENT, Desk, Frames, Outcome, Phase
@@ -36,6 +38,7 @@ _DUE = {
     Kind.ADVERT: Phase.KEYS,
     Kind.SHARES: Phase.SHARES,
     Kind.UPLOAD: Phase.MASKED,
+    Kind.COMPLAINT: Phase.MASKED,
     Kind.SIGNED: Phase.CHECK,
     Kind.ANSWER: Phase.UNMASK,
 }
@@ -104,7 +107,8 @@ class CkksServer:
         return self._advance_if_complete()
 
     def _body_limit(self) -> int:
-        sharing = PUBLIC_BYTES + msg.SALT + self._params.cohort * msg.BOX
+        n = self._params.cohort
+        sharing = PUBLIC_BYTES + msg.SALT + msg.proof_size(n, self._params.threshold) + n * msg.BOX
         return 256 + max(sharing, 2 * self._params.layout.ciphertexts * CIPHERTEXT_BYTES)
 
     def _binding(self, sender: int, kind: Kind, frame: Frame) -> bytes:
@@ -148,6 +152,7 @@ class CkksServer:
             Kind.ADVERT: self._take_advert,
             Kind.SHARES: self._take_shares,
             Kind.UPLOAD: self._take_upload,
+            Kind.COMPLAINT: self._take_complaint,
             Kind.SIGNED: self._take_signed,
             Kind.ANSWER: self._take_answer,
         }[kind]
@@ -170,12 +175,29 @@ class CkksServer:
     def _take_shares(self, sender: int, frame: Frame) -> None:
         book = self._book
         peers = [] if book.authority else [i for i in sorted(book.adverts) if i != sender]
-        salt, public, boxes = msg.decode_shares(frame.body, sender, peers)
+        proof = 0 if book.authority else msg.proof_size(len(book.adverts), self._params.threshold)
+        salt, public, proven, boxes = msg.decode_shares(frame.body, sender, peers, proof)
         said = msg.commitment(self._desk.context.digest, sender, salt, public)
         if said != book.adverts[sender].commitment:
             raise RemoteError("a key that was not committed to", (sender,), AbortCode.BAD_KEY)
         decode_polynomials(public, 1, len(PRIMES), sender)
-        book.dealt[sender] = (salt, public, boxes)
+        book.dealt[sender] = (salt, public, proven, boxes)
+
+    def _take_complaint(self, sender: int, frame: Frame) -> None:
+        """A holder shows the key of a box: either the dealer is convicted, or the complaint is false."""
+        book = self._book
+        dealer, key = msg.decode_complaint(frame.body, sender)
+        if sender in book.parts or dealer not in book.dealt or sender not in book.dealt[dealer][3]:
+            raise malformed("a complaint about shares that it took or never got", sender)
+        _, _, proof, boxes = book.dealt[dealer]
+        plain = open_once(key, boxes[sender], msg.box_aad(book.sid, dealer, sender, proof))
+        if plain is None:
+            raise RemoteError("the complaint's key opens nothing", (sender,), AbortCode.BAD_KEY)
+        holders, said = sorted(book.adverts), book.adverts[dealer].commitment
+        if good_share(plain, book.sid, dealer, sender, holders, said, proof) is not None:
+            raise RemoteError("a complaint about a good share", (sender,), AbortCode.BAD_SHARE)
+        self.excluded[dealer] = AbortCode.BAD_SHARE
+        self._fail(AbortCode.BAD_SHARE, f"client {dealer} dealt a share that contradicts its commitment")
 
     def _take_upload(self, sender: int, frame: Frame) -> None:
         book, count = self._book, self._params.layout.ciphertexts
@@ -271,7 +293,11 @@ class CkksServer:
         dealt = book.dealt
 
         def relay(i: int) -> Frame:
-            entries = {d: msg.Dealt(salt, b, x.get(i, b"")) for d, (salt, b, x) in dealt.items() if d != i}
+            entries = {
+                d: msg.Dealt(salt, b, proof, boxes.get(i, b""))
+                for d, (salt, b, proof, boxes) in dealt.items()
+                if d != i
+            }
             body = msg.encode_relay(entries)
             return Frame(SUITE, Kind.RELAY, book.sid[:16], 0, i, body)
 
