@@ -94,7 +94,7 @@ def _by_eyes(gray: Gray, box: Box) -> Box | None:
     x, y = box.centre
     side = 2 * box.side
     wide = Box(round(x - box.side), round(y - box.side), side, angle)
-    again = face.seek(face.crop(gray[None], wide, side)[0])
+    again = face.seek(face.crop(gray[None], wide, side)[0], max(face.MIN_FACE, int(0.6 * box.side)))
     near = again is not None and 0.6 < again.side / box.side < 1.6
     return _back(again, face.levelling(wide), angle) if again and near else replace(box, angle=angle)
 

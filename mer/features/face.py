@@ -74,9 +74,9 @@ def no_face(gray: Gray) -> InputError:
     )
 
 
-def seek(gray: Gray) -> Box | None:
-    """The largest frontal face of a frame as an upright square, or None."""
-    limit = least(gray)
+def seek(gray: Gray, limit: int | None = None) -> Box | None:
+    """The largest frontal face of a frame as an upright square, or None; limit: the smallest looked for, px."""
+    limit = least(gray) if limit is None else limit
     for name, neighbours in ATTEMPTS:
         found = _cascade(name).detectMultiScale(
             gray, scaleFactor=SCALE_STEP, minNeighbors=neighbours, minSize=(limit, limit)
@@ -146,6 +146,7 @@ def eyes(square: Gray) -> tuple[tuple[float, float], tuple[float, float]] | None
             scaleFactor=EYE_STEP,
             minNeighbors=2,
             minSize=(side // 10, side // 10),
+            maxSize=(side // 2, side // 3),
         )
         if not len(found):
             return None
