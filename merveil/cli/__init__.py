@@ -32,6 +32,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "audit": ("audit", "run the audits: every claim of SECURITY.md, tried"),
     "compare": ("compare", "schemes side by side: recognition, leakage, cost, guarantee, as one report"),
     "federation": ("federation", "identities and the signed roster of a federation"),
+    "server": ("server", "a federated training over sites that dial in, from a federation.toml"),
+    "site": ("site", "one member's part in a federation: dial the server, train here, send frames"),
     "privacy": ("privacy", "epsilon or noise of given settings, and the subjects they need"),
     "bench": ("bench", "time and bytes of one round of a scheme"),
     "demo": ("demo", "synthetic faces to a report, in a few minutes"),

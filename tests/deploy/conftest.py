@@ -1,0 +1,191 @@
+"""A federation on loopback in one process: the server in a thread, each site in another."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch", reason="torch is not installed: pip install 'merveil[mer]'")
+
+from merveil.fl.deploy.config import ServerSettings, SiteSettings
+from merveil.fl.deploy.member import Member
+from merveil.fl.deploy.server import Server
+from merveil.fl.deploy.site import Site
+from merveil.fl.deploy.tls import new_certificate
+from merveil.fl.deploy.work import Trainer
+from merveil.fl.federation import PUBLIC, ROSTER, Folder
+from merveil.fl.files import write_bytes
+from merveil.fl.keys import save_identity
+from merveil.fl.ledger import FileStore
+from merveil.fl.options import resolve
+from merveil.fl.runs import RunLog
+from merveil.protocols.identity import Identity
+from merveil.protocols.ledger import Ledger
+
+SECONDS = 60.0  # the longest that a test waits for anything
+
+
+class Stopped(Exception):
+    """A site's process was killed."""
+
+
+class Gone(Site):
+    """A site that is killed at a reply: `when` takes the tag and says before or after it is sent, or no."""
+
+    when: Callable[[str], str] = staticmethod(lambda tag: "")  # type: ignore[assignment]
+
+    def _reply(self, link: Any, message: Any, done: Any) -> None:
+        fate = self.when(message.text("tag"))
+        if fate != "before":
+            super()._reply(link, message, done)
+        if fate:
+            raise Stopped(fate)
+
+
+@dataclass
+class World:
+    """server_home, homes: as on disk. archives: one a site, in roster order."""
+
+    root: Path
+    server_home: Path
+    homes: list[Path]
+    archives: list[Any]
+    settings: ServerSettings
+    threads: list[threading.Thread] = field(default_factory=list)
+    errors: list[BaseException] = field(default_factory=list)
+    server: Server | None = None
+    result: dict[str, Any] | None = None
+
+    def site(self, i: int, kind: type[Site] = Site, **changes: Any) -> Site:
+        """Site i, from 0."""
+        assert self.server is not None
+        home = self.homes[i]
+        given = SiteSettings(
+            server=f"127.0.0.1:{self.server.port}",
+            home=home,
+            data="",
+            certificate=self.server_home / "tls.crt",
+            retry_seconds=0.2,
+        )
+        member = Member.load(home)
+        log = RunLog(verbosity=-1, file=home / "log.txt")
+        return kind(member, replace(given, **changes), Trainer(self.archives[i], member.identity.name), log)
+
+    def start_server(self, **changes: Any) -> None:
+        self.settings = replace(self.settings, **changes)
+        self.server = Server(self.settings, RunLog(verbosity=-1))
+
+        def run() -> None:
+            assert self.server is not None
+            try:
+                self.result = self.server.run()
+            except BaseException as error:  # noqa: BLE001 - handed to the test
+                self.errors.append(error)
+
+        self._thread = self._go(run)
+        self.until(lambda: self.server is not None and self.server.port > 0)
+
+    def start_site(self, site: Site) -> threading.Thread:
+        def run() -> None:
+            try:
+                site.run()
+            except Stopped:
+                return
+            except BaseException as error:  # noqa: BLE001 - handed to the test
+                self.errors.append(error)
+
+        return self._go(run)
+
+    def _go(self, run: Callable[[], None]) -> threading.Thread:
+        thread = threading.Thread(target=run, daemon=True)
+        self.threads.append(thread)
+        thread.start()
+        return thread
+
+    def until(self, true: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + SECONDS
+        while not true():
+            assert time.monotonic() < deadline, f"waited too long; {self.errors}"
+            time.sleep(0.01)
+
+    def finish(self) -> dict[str, Any]:
+        """Wait for the server's end and give its result; its error is raised here."""
+        self._thread.join(SECONDS)
+        assert not self._thread.is_alive(), self.log()
+        if self.errors:
+            raise self.errors[0]
+        assert self.result is not None
+        return self.result
+
+    def lines(self) -> list[dict[str, Any]]:
+        from merveil.fl.runs import read_metrics
+
+        return read_metrics(self.settings.run)
+
+    def log(self) -> str:
+        return (self.settings.run / "log.txt").read_text()
+
+
+def make_world(root: Path, archives: list[Any], **options: Any) -> World:
+    folder = Folder.init(root / "hq", None)
+    coordinator = folder.coordinator(None)
+    homes = []
+    for i in range(len(archives)):
+        home = root / f"site-{i + 1}"
+        home.mkdir()
+        identity = Identity.generate(home.name)
+        save_identity(home / "identity.key", identity)
+        write_bytes(
+            home / "request.bin", identity.request(folder.invitation.federation, folder.invitation.agree)
+        )
+        with FileStore(home / "ledger", create=True) as store:
+            Ledger(store)
+        folder.add(coordinator, home / "request.bin")
+        homes.append(home)
+    roster = folder.sign(coordinator, days=30, max_rounds=1000)
+    server = root / "server"
+    server.mkdir()
+    for home in [server, *homes]:
+        write_bytes(home / PUBLIC, folder.invitation.encode())
+        write_bytes(home / ROSTER, roster.data)
+    new_certificate(server, ["127.0.0.1"])
+    chosen = {"rounds": 2, "scheme": "secagg", "max_weight": 16, **options}
+    settings = ServerSettings(
+        listen="127.0.0.1:0",
+        home=server,
+        run=root / "run",
+        certificate=server / "tls.crt",
+        key=server / "tls.key",
+        gather_seconds=20,
+        wait_seconds=20,
+        phase_seconds=20,
+        train_seconds=20,
+        grace_seconds=0.3,
+        options=resolve(chosen),
+    )
+    return World(root, server, homes, archives, settings)
+
+
+@pytest.fixture
+def world(tmp_path: Path, toy_builder: Any) -> Iterator[Callable[..., World]]:
+    """`world(sites=5, **options)`: a federation with toy clips, two persons a site."""
+    made = []
+
+    def make(sites: int = 5, **options: Any) -> World:
+        archives = [toy_builder(persons=2, clips=3 + i, seed=i) for i in range(sites)]
+        made.append(make_world(tmp_path, archives, **options))
+        return made[-1]
+
+    yield make
+    for found in made:
+        for thread in found.threads:
+            thread.join(5)
+
+
+@pytest.fixture
+def gone() -> type[Gone]:
+    return Gone
