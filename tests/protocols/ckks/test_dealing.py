@@ -180,3 +180,37 @@ def test_inner_products_are_exact() -> None:
         for r, p in enumerate(PRIMES[:DATA]):
             assert found[k, 1, r] == sum(int(x) * int(y) for x, y in zip(a[k, r], b[1, r])) % p
     assert msg.BOX == CIPHERTEXT_BYTES + 32 + 32 + 16
+
+
+def test_a_key_that_was_not_committed_to_is_refused(kit: Any) -> None:
+    """By the client where the relay shows another b, and by the server where the dealer sends one."""
+
+    def other_key(k: Any, f: Any) -> Any:
+        entries = msg.decode_relay(f.body, msg.proof_size(6, k.params.threshold))
+        entries[DEALER] = replace(entries[DEALER], public=entries[1].public)
+        return replace(f, body=msg.encode_relay(entries))
+
+    _, _, _, ended = play(kit, on_relay=other_key)
+    assert ended is not None and ended.code is AbortCode.BAD_KEY and "committed" in str(ended)
+
+
+def test_the_server_refuses_a_key_that_was_not_committed_to(
+    kit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from merveil.protocols.ckks import client
+
+    true = client.seal_shares
+
+    def seal_shares(seat: Any, state: Any, *rest: Any) -> Any:
+        if seat.index == DEALER:
+            state.salt = bytes(msg.SALT)
+        return true(seat, state, *rest)
+
+    monkeypatch.setattr(client, "seal_shares", seal_shares)
+    k = kit("ckks", cohort=6, dim=9)
+    sessions, server = {i: k.client(i) for i in k.context().cohort}, k.server()
+    keys = [f for s in sessions.values() for g in s.start() for f in server.receive(g.sender, g.encode())]
+    for f in keys:
+        for g in sessions[f.to].receive(0, f.encode()):
+            server.receive(g.sender, g.encode())
+    assert server.excluded == {DEALER: AbortCode.BAD_KEY} and DEALER not in server._book.dealt
