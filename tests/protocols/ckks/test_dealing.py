@@ -209,6 +209,7 @@ def test_the_server_refuses_a_key_that_was_not_committed_to(
     monkeypatch.setattr(client, "seal_shares", seal_shares)
     k = kit("ckks", cohort=6, dim=9)
     sessions, server = {i: k.client(i) for i in k.context().cohort}, k.server()
+    server.start()
     keys = [f for s in sessions.values() for g in s.start() for f in server.receive(g.sender, g.encode())]
     for f in keys:
         for g in sessions[f.to].receive(0, f.encode()):
