@@ -11,7 +11,7 @@ run has its own aggregator, roster and ledgers.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,13 +60,15 @@ class State:
     """Everything the servers hold after `rounds` rounds; the k-th entry is the k-th run's.
 
     params: float64 [runs, P]. moments: the strategy's. counts: clips of each class over all clients of a
-    run, float64 [runs, K], from the secure sum; zeros where class weights are off.
+    run, float64 [runs, K], from the secure sum; zeros where no option needs them. controls: what scaffold's
+    clients keep, [jobs, P]: each client's own, here in one hand with the rest; empty otherwise.
     """
 
     rounds: int
     params: NDArray[np.float64]
     moments: tuple[ServerState, ...]
     counts: NDArray[np.float64]
+    controls: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
 
 @dataclass(frozen=True)
@@ -129,26 +131,74 @@ class Federation:
         params = np.stack([self.net.init(seed).astype(np.float64) for seed in seeds])
         moments = tuple(self._strategy.start(self.layout.size) for _ in self.runs)
         counts = np.zeros((len(self.runs), len(self.archive.classes)))
-        if self.options.class_weights:
+        if self.options.class_weights or self.options.logit_tau:
             counts = np.stack([self._secure_counts(run) for run in self.runs])
-        return State(0, params, moments, counts)
+        params = self._with_prior(params, counts, self.options.logit_tau)
+        clients = len(self.jobs) if self.options.strategy == "scaffold" else 0
+        return State(0, params, moments, counts, np.zeros((clients, self.layout.size), np.float32))
+
+    def final(self, state: State) -> NDArray[np.float32]:
+        """The models that predict, [runs, P]: averaged over rounds and freed of the prior where asked for."""
+        found = [
+            self._strategy.final(p, m, state.rounds) for p, m in zip(state.params, state.moments, strict=True)
+        ]
+        return self._with_prior(np.stack(found), state.counts, -self.options.logit_tau).astype(np.float32)
+
+    def _with_prior(
+        self, params: NDArray[np.float64], counts: NDArray[np.float64], tau: float
+    ) -> NDArray[np.float64]:
+        if not tau:
+            return params
+        from merveil.mer.train import with_prior
+
+        return with_prior(self.net, params, counts / counts.sum(1, keepdims=True), tau)
 
     def advance(self, state: State) -> tuple[State, list[Report]]:
         """One round of every run. Raises Aborted where a scheme gives no sum, LocalError for a high cut."""
         round_ = state.rounds
         self._charge_steps(round_)
         shared = state.params.astype(np.float32)
-        updates = self._trainer.updates(shared, self.class_weights(state), round_)
+        weights, drift = self.class_weights(state), self._drift(state)
+        updates = self._trainer.updates(shared, weights, round_, drift)
         self.last = [
             self._aggregate(k, [u for u, job in zip(updates, self.jobs) if job.run == k], shared[k], round_)
             for k in range(len(self.runs))
         ]
         params, moments = np.empty_like(state.params), []
         for k, mean in enumerate(self.last):
-            params[k], moment = self._strategy.step(state.params[k], mean.value, state.moments[k], round_)
+            share = len(mean.survivors) / len(self.runs[k].clients)
+            params[k], moment = self._strategy.step(
+                state.params[k], mean.value, state.moments[k], round_, share
+            )
             moments.append(moment)
+        controls = self._controls(state, updates, weights, drift)
         reports = [self._report(k, round_) for k in range(len(self.runs))]
-        return State(round_ + 1, params, tuple(moments), state.counts), reports
+        return State(round_ + 1, params, tuple(moments), state.counts, controls), reports
+
+    def _drift(self, state: State) -> NDArray[np.float32] | None:
+        """Scaffold's c - c_i of every job, [jobs, P]."""
+        if self.options.strategy != "scaffold":
+            return None
+        server = np.stack([state.moments[job.run].first for job in self.jobs])
+        return np.asarray(server - state.controls, np.float32)
+
+    def _controls(
+        self,
+        state: State,
+        updates: list[NDArray[np.float64]],
+        weights: NDArray[np.float64],
+        drift: NDArray[np.float32] | None,
+    ) -> NDArray[np.float32]:
+        """c_i - c + (global - local)/(K lr) for clients in the mean; the others keep theirs."""
+        if drift is None:
+            return state.controls
+        reach, found, at = self.options.server().reach, state.controls.copy(), [0] * len(self.runs)
+        for i, job in enumerate(self.jobs):
+            if at[job.run] in self.last[job.run].survivors:
+                change = updates[i] / self._trainer.importance(i, weights[job.run])
+                found[i] = -drift[i] - change / reach
+            at[job.run] += 1
+        return found
 
     def class_weights(self, state: State) -> NDArray[np.float64]:
         """n / (k * n_c) over the k classes that a run's clients have, 0 for an absent one: [runs, K]."""

@@ -79,7 +79,7 @@ def _predict(
     from merveil.mer.train import predict_stack
 
     found = np.full((archive.n, len(archive.classes)), np.nan)
-    params = state.params.astype(np.float32)
+    params = federation.final(state)
     for k, fold in enumerate(folds):
         held_out = federation.prepared[fold.test]
         found[fold.test] = predict_stack(federation.net, params[k : k + 1], held_out)[0]

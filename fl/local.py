@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from merveil.fl import coins
 from merveil.fl.clients import Client
 from merveil.fl.options import TrainOptions
+from merveil.mer.errors import InputError
 from merveil.mer.models.stacked import Floats, StackedNet
 from merveil.mer.train import train_stack
 from merveil.protocols.dp.clips import ClipStep
 
 STACK_CLIPS = 1400  # most clips, padding included, in one stack: bounds memory
+MOST_NUMBERS = 1_000_000_000  # jobs times parameters: eight gigabytes of updates
 PADDING = 1.25  # a stack's largest client holds at most this times the clips of its smallest
 
 
@@ -65,16 +67,26 @@ class LocalTrainer:
     ) -> None:
         import torch
 
+        if len(jobs) * net.size > MOST_NUMBERS:
+            raise InputError(
+                f"{len(jobs)} clients over all folds times {net.size} parameters do not fit in memory: take "
+                "a smaller form of the network (head=gap), fewer clients (site:K) or fewer folds (kfold:K)"
+            )
         self.net, self.x, self.y, self.options = net, torch.from_numpy(x), y, options
         self.step = step
         self.jobs = list(jobs)
         self.groups = [(group, _rows(jobs, group)) for group in stacks(jobs)]
 
     def updates(
-        self, params: Floats, class_weight: NDArray[np.float64], round_: int
+        self,
+        params: Floats,
+        class_weight: NDArray[np.float64],
+        round_: int,
+        drift: Floats | None = None,
     ) -> list[NDArray[np.float64]]:
         """The update of every job, float64 [P]: (local - global) times the job's importance.
 
+        drift: added to each job's gradients, float32 [jobs, P], or None.
         params: float32 [runs, P], the global models. class_weight: [runs, K]. The importance is the mean
         class weight of the client's clips: local losses are weighted means, so without it a client of one
         rare class would weigh no more than its clip count says, and the weighted mean of the clients'
@@ -84,7 +96,8 @@ class LocalTrainer:
         for group, rows in self.groups:
             runs = np.array([self.jobs[i].run for i in group])
             start = params[runs]
-            trained = self._train(start, rows, class_weight[runs], group, round_)
+            pull = None if drift is None else drift[group]
+            trained = self._train(start, rows, class_weight[runs], group, round_, pull)
             for at, i in enumerate(group):
                 change = trained[at].astype(np.float64) - start[at]
                 found[i] = change * self.importance(i, class_weight[runs[at]])
@@ -101,6 +114,7 @@ class LocalTrainer:
         class_weight: NDArray[np.float64],
         group: Sequence[int],
         round_: int,
+        drift: Floats | None,
     ) -> Floats:
         options = self.options
         if self.step is not None:
@@ -129,6 +143,7 @@ class LocalTrainer:
             weight_decay=options.weight_decay,
             prox_mu=options.prox_mu,
             anchor=start if options.prox_mu else None,
+            drift=drift,
         )
 
 

@@ -37,6 +37,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "beta1": (0, 0.99999),
     "beta2": (0, 0.9999999),
     "tau": (1e-12, 1e3),
+    "server_ema": (0, 0.99999),
+    "logit_tau": (0, 10),
     "prox_mu": (0, 1e6),
     "update_clip": (1e-9, 1e9),
     "bits": (4, 40),
@@ -61,8 +63,10 @@ class TrainOptions:
 
     lr, weight_decay, prox_mu act at the clients (batch 0: all clips of a client at once);
     server_* act at the server. update_clip bounds every coordinate of a client's update, `bits` is the width
-    of its grid. max_weight caps the clip count with which a client weighs; 0 takes the power of two that
-    holds the largest count. drop_rate: share of the clients that fail in a round, drawn from the seed.
+    of its grid. server_ema averages the models over rounds; logit_tau adds tau * log(class share) to training
+    scores, by the secure count of classes. max_weight caps the clip count with which a client weighs; 0 takes
+    the power of two that holds the largest count. drop_rate: share of the clients that fail in a round, drawn
+    from the seed.
     dp, epsilon, delta, dp_unit, norm_clip, dp_noise: differential privacy; norm_clip bounds the 2-norm of a
     client's update (of one clip's gradient where dp is sgd alone), and with noise on the sums update_clip,
     max_cut and max_weight have no effect. With sgd, local_epochs are steps, `batch` is the public divisor of
@@ -91,6 +95,8 @@ class TrainOptions:
     beta2: float = 0.999
     tau: float = 1e-8
     prox_mu: float = 0.0
+    server_ema: float = 0.0
+    logit_tau: float = 0.0
     bits: int = 16
     max_cut: float = 0.01
     max_weight: int = 0
@@ -119,6 +125,12 @@ class TrainOptions:
                 f"strategy {self.strategy} with prox_mu {self.prox_mu}: fedprox needs a positive prox_mu, "
                 "and the others do not take one"
             )
+        if self.strategy == "scaffold" and (self.optimiser != "sgd" or self.batch or self.weight_decay):
+            raise InputError(
+                "scaffold takes plain full-batch steps: use optimiser sgd, batch 0, weight_decay 0"
+            )
+        if self.logit_tau and self.private:
+            raise InputError("logit_tau rests on a count over all clients that has no noise: not with --dp")
         parse_clients(self.clients)
         self.server()
         dp_options.check(self)
@@ -149,6 +161,8 @@ class TrainOptions:
             weight_decay=self.server_weight_decay,
             schedule=self.server_schedule,
             rounds=self.rounds,
+            reach=self.local_epochs * self.lr,
+            ema=self.server_ema,
         )
 
     def as_dict(self) -> dict[str, Any]:

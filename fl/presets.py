@@ -34,6 +34,8 @@ _BY_STRATEGY: dict[str, dict[str, Any]] = {
     "fedadam": {**_GRADIENT, "tau": 1e-3},
     "fedavg": _LOCAL_ADAM,
     "fedprox": {**_LOCAL_ADAM, "prox_mu": 0.01},
+    # A convention, not chosen by validation: plain steps, since the controls are gradients.
+    "scaffold": {**_LOCAL_ADAM, "optimiser": "sgd", "lr": 1e-2, "update_clip": 4.0},
 }
 # Three sums and no steps: rates and bounds have no effect.
 _EXACT: dict[str, Any] = {"rounds": 3, "lr": 1.0, "server_lr": 1.0, "update_clip": 1.0}
@@ -48,7 +50,7 @@ def preset(model: str, strategy: str) -> dict[str, Any]:
     if get(model).kind == "exact":
         return _EXACT
     own, central = _BY_STRATEGY[strategy], _central(model)
-    if strategy in ("fedavg", "fedprox"):
+    if strategy in ("fedavg", "fedprox", "scaffold"):
         return own
     clip = _GRADIENT_CLIP.get(model, own["update_clip"])
     return {**central, **own, "update_clip": clip}
@@ -67,4 +69,6 @@ def _central(model: str) -> dict[str, Any]:
         "server_schedule": recipe.schedule,
         "label_smoothing": recipe.label_smoothing,
         "class_weights": recipe.class_weights,
+        "server_ema": recipe.ema,
+        "logit_tau": recipe.logit_tau,
     }

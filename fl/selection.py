@@ -93,7 +93,7 @@ def _guesses(federation: "Federation", state: "State", folds: Sequence["Fold"]) 
     """Each fold's own model on the people it has not seen."""
     from merveil.mer.train import predict_stack
 
-    net, params = federation.net, state.params.astype(np.float32)
+    net, params = federation.net, federation.final(state)
     return [
         predict_stack(net, params[k : k + 1], federation.prepared[fold.test])[0].argmax(1)
         for k, fold in enumerate(folds)

@@ -1,4 +1,4 @@
-"""What the server does with the mean update: FedAvg, FedProx, FedAdam, FedAdamW.
+"""What the server does with the mean update: FedAvg, FedProx, FedAdam, FedAdamW, SCAFFOLD.
 
 The server sees the weighted mean of the survivors' updates and nothing else; its state is of the size of
 the model. `delta` is the mean of (local - global), so a client that makes one plain gradient step of length
@@ -11,10 +11,16 @@ the model. `delta` is the mean of (local - global), so a client that makes one p
 - fedadamw: the same with the bias correction and decoupled weight decay of AdamW (Loshchilov and Hutter
   2019). With one full-batch gradient per client and round this is AdamW on the pooled data, since the
   weighted mean of the clients' gradients is the gradient of the pooled mean loss.
+- scaffold (Karimireddy et al. 2020, ICML, algorithm 1, option II): clients step along their gradient plus
+  c - c_i; c moves by the share of survivors times the mean change of the c_i. With every client taking the
+  same number K of plain steps of rate lr, that mean is -delta/(K lr) - c, which the server computes from the
+  mean update it has: nothing further crosses, where the published form sends a second vector.
+
+ema: a running average of the models after each round, which is what predicts; 0 for none.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +29,15 @@ from merveil.mer.errors import InputError
 
 Vector = NDArray[np.float64]
 
-STRATEGIES = ("fedavg", "fedprox", "fedadam", "fedadamw")
+STRATEGIES = ("fedavg", "fedprox", "fedadam", "fedadamw", "scaffold")
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """A server rule and its constants. `rounds` is needed by the cosine schedule only."""
+    """A server rule and its constants.
+
+    rounds is needed by the cosine schedule only; reach, K times the clients' rate, by scaffold only.
+    """
 
     name: str = "fedavg"
     server_lr: float = 1.0
@@ -38,6 +47,8 @@ class Strategy:
     weight_decay: float = 0.0
     schedule: str = "constant"
     rounds: int = 1
+    reach: float = 1.0
+    ema: float = 0.0
 
     def __post_init__(self) -> None:
         if self.name not in STRATEGIES:
@@ -47,7 +58,7 @@ class Strategy:
         for name, value in (("server_lr", self.server_lr), ("tau", self.tau)):
             if not (math.isfinite(value) and value > 0):
                 raise InputError(f"{name} must be a positive number, not {value!r}")
-        for name, value in (("beta1", self.beta1), ("beta2", self.beta2)):
+        for name, value in (("beta1", self.beta1), ("beta2", self.beta2), ("ema", self.ema)):
             if not 0 <= value < 1:
                 raise InputError(f"{name} must lie in [0, 1), not {value!r}")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
@@ -62,15 +73,34 @@ class Strategy:
     def start(self, size: int) -> "ServerState":
         """Fresh moments for a model of `size` numbers."""
         first = self.tau**2 if self.name == "fedadam" else 0.0
-        return ServerState(np.zeros(size), np.full(size, first))
+        return ServerState(np.zeros(size), np.full(size, first), np.zeros(size if self.ema else 0))
 
     def step(
-        self, params: Vector, delta: Vector, state: "ServerState", round_: int
+        self, params: Vector, delta: Vector, state: "ServerState", round_: int, share: float = 1.0
     ) -> tuple[Vector, "ServerState"]:
-        """One server step: (new params, new state), float64 [P]; the arguments are left as they are."""
+        """One server step: (new params, new state), float64 [P]; the arguments are left as they are.
+
+        share: of the clients that are in the mean.
+        """
+        stepped, moved = self._step(params, delta, state, round_, share)
+        average = state.average
+        if self.ema:
+            average = self.ema * average + (1 - self.ema) * stepped
+        return stepped, ServerState(moved.first, moved.second, average)
+
+    def final(self, params: Vector, state: "ServerState", rounds: int) -> Vector:
+        """The model that predicts after `rounds` >= 1 rounds: the running average where there is one."""
+        return state.average / (1 - self.ema**rounds) if self.ema and rounds else params
+
+    def _step(
+        self, params: Vector, delta: Vector, state: "ServerState", round_: int, share: float
+    ) -> tuple[Vector, "ServerState"]:
         rate = self.rate(round_)
         if self.name in ("fedavg", "fedprox"):
             return params + rate * delta, state
+        if self.name == "scaffold":
+            control = state.first + share * (-delta / self.reach - state.first)
+            return params + rate * delta, ServerState(control, state.second)
         first = self.beta1 * state.first + (1 - self.beta1) * delta
         second = self.beta2 * state.second + (1 - self.beta2) * delta**2
         new = ServerState(first, second)
@@ -83,7 +113,11 @@ class Strategy:
 
 @dataclass(frozen=True, eq=False)
 class ServerState:
-    """First and second moment of the mean update, float64 [P] each; zeros where the rule has none."""
+    """First and second moment of the mean update, float64 [P] each; zeros where the rule has none.
+
+    For scaffold first is the server's control c. average: the running sum of `ema`, empty without it.
+    """
 
     first: Vector
     second: Vector
+    average: Vector = field(default_factory=lambda: np.zeros(0))

@@ -100,7 +100,7 @@ def retrained_sha256(archive: Archive, options: TrainOptions, log: RunLog) -> st
     while state.rounds < options.rounds:
         state, reports = federation.advance(state)
         _tell(log, reports[0], options.rounds)
-    return sha256(model_bytes(federation.layout, state.params[0]))
+    return sha256(model_bytes(federation.layout, federation.final(state)[0]))
 
 
 def _exact(
@@ -280,7 +280,7 @@ def _finish(
         name=options.model,
         options=options.model_options,
         layout=federation.layout,
-        params=state.params[0],
+        params=federation.final(state)[0],
         shape=(height, width, channels),
         meta=archive.meta,
         trained={
@@ -338,14 +338,17 @@ def _packed(state: State, manifest: Mapping[str, Any]) -> Checkpoint:
         "first": state.moments[0].first,
         "second": state.moments[0].second,
         "counts": state.counts[0],
+        "average": state.moments[0].average,
+        "controls": state.controls.astype(np.float64),
     }
     return Checkpoint(state.rounds, tensors, _identity(manifest))
 
 
 def _unpacked(point: Checkpoint) -> State:
     tensors = point.tensors
-    moments = ServerState(tensors["first"], tensors["second"])
-    return State(point.rounds, tensors["params"][None], (moments,), tensors["counts"][None])
+    moments = ServerState(tensors["first"], tensors["second"], tensors["average"])
+    controls = tensors["controls"].astype(np.float32)
+    return State(point.rounds, tensors["params"][None], (moments,), tensors["counts"][None], controls)
 
 
 @contextlib.contextmanager

@@ -67,6 +67,15 @@ class Coins:
         ]
         return np.stack(masks)
 
+    def uniform(self, label: str, clips: int, features: int) -> NDArray[np.float32]:
+        """float32 [M, clips, features] in [0, 1), in steps of 2^-16; row b of a model depends on b alone."""
+        words = -(-features // 4)
+        drawn = [
+            stream(seed, label, step).random_raw(clips * words).view(np.uint16).reshape(clips, -1)
+            for seed, step in zip(self.seeds, self.steps)
+        ]
+        return np.stack(drawn)[..., :features].astype(np.float32) / np.float32(65536)
+
     def fair(self, label: str, clips: int, features: int) -> NDArray[np.uint8]:
         """Packed fair coins uint8 [M, clips, bytes], as `keep_bits` for each model."""
         return np.stack(

@@ -22,7 +22,7 @@ from merveil.mer.recipe import Recipe
 if TYPE_CHECKING:
     from merveil.mer.data.archive import Archive
     from merveil.mer.data.splits import Fold
-    from merveil.mer.models.stacked import StackedNet
+    from merveil.mer.models.stacked import Floats, StackedNet
 
 Progress = Callable[[int, int], None]  # (steps done, steps in all)
 
@@ -84,13 +84,14 @@ class FoldStack:
         threads: int | None = None,
     ) -> None:
         from merveil.mer.optim import OptimiserState
-        from merveil.mer.train import balanced_weights
+        from merveil.mer.train import balanced_weights, with_prior
 
         self.net, self.recipe, self.folds, self.threads = net, recipe, list(folds), threads
         self.shape = (archive.n, len(archive.classes))
         self.x = net.prepare(archive.x)
         self.seeds = [derive(seed, f"fold|{fold.name}") for fold in folds]
         self.params = np.stack([net.init(s) for s in self.seeds])
+        self.average = np.zeros_like(self.params) if recipe.ema else None
         self.state = OptimiserState.fresh(recipe.optimiser, len(folds), net.trainable)
         trains = [np.sort(fold.train) for fold in folds]
         if recipe.by_class:
@@ -103,6 +104,10 @@ class FoldStack:
         self.weights = None
         if recipe.class_weights:
             self.weights = np.stack([balanced_weights(archive.y[rows], self.shape[1]) for rows in trains])
+        counts = np.stack([np.bincount(archive.y[rows], minlength=self.shape[1]) for rows in trains])
+        self.shares = counts / counts.sum(1, keepdims=True)
+        if recipe.logit_tau:
+            self.params = with_prior(net, self.params, self.shares, recipe.logit_tau)
 
     def train(self, epochs: int, progress: Progress | None = None) -> None:
         """Go on for that many epochs of each fold. Raises InputError where the numbers left the floats."""
@@ -127,6 +132,8 @@ class FoldStack:
             label_smoothing=recipe.label_smoothing,
             weight_decay=recipe.weight_decay,
             schedule=recipe.schedule,
+            ema=recipe.ema,
+            average=self.average,
             threads=self.threads,
             progress=progress,
         )
@@ -134,13 +141,24 @@ class FoldStack:
             if not np.isfinite(values).all():
                 raise InputError(f"training diverged in fold {fold.name}; use a smaller learning rate")
 
+    def final(self) -> "Floats":
+        """The models that predict, [folds, size]: averaged, freed of the prior, as the recipe says."""
+        from merveil.mer.train import averaged, with_prior
+
+        found = self.params
+        if self.average is not None:
+            found = averaged(self.average, self.recipe.ema, self.state.steps)
+        if self.recipe.logit_tau:
+            found = with_prior(self.net, found, self.shares, -self.recipe.logit_tau)
+        return found
+
     def predictions(self) -> NDArray[np.float64]:
         """Probabilities float64 [n,K] of every held-out clip by its fold's model; NaN elsewhere."""
         from merveil.mer.train import predict_stack
 
-        found = np.full(self.shape, np.nan)
+        found, params = np.full(self.shape, np.nan), self.final()
         for i, fold in enumerate(self.folds):
-            found[fold.test] = predict_stack(self.net, self.params[i : i + 1], self.x[fold.test], 1)[0]
+            found[fold.test] = predict_stack(self.net, params[i : i + 1], self.x[fold.test], 1)[0]
         return found
 
     def about(self) -> dict[str, Any]:

@@ -16,7 +16,9 @@ class Recipe:
     batch: clips a step, None for all of them; shuffle: a new order each epoch (of no effect on full
     batches); by_class: the clips stand class by class, as the published code reads its folders, which
     matters where they are not shuffled; class_weights: each class weighs n/(k*n_c), from the training clips;
-    schedule: of the rate, over all steps.
+    schedule: of the rate, over all steps. ema: share that the running average of the weights keeps at each
+    step, 0 for none; the average is what predicts. logit_tau: training scores get tau * log(class share)
+    added (logit adjustment, Menon et al., ICLR 2021; 1 is balanced softmax, Ren et al., NeurIPS 2020).
     """
 
     epochs: int
@@ -29,12 +31,16 @@ class Recipe:
     label_smoothing: float = 0.0
     class_weights: bool = False
     schedule: str = "constant"
+    ema: float = 0.0
+    logit_tau: float = 0.0
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.lr <= 0 or self.weight_decay < 0:
             raise InputError("a recipe needs epochs >= 1, lr > 0 and weight_decay >= 0")
         if self.batch is not None and self.batch < 1:
             raise InputError("a recipe's batch is at least 1 clip")
+        if not (0 <= self.ema < 1 and 0 <= self.logit_tau <= 10):
+            raise InputError("a recipe's ema lies in [0, 1), its logit_tau in 0..10")
         if not 0 <= self.label_smoothing < 1:
             raise InputError("label_smoothing lies in [0, 1)")
         if self.optimiser not in OPTIMISERS:

@@ -138,8 +138,9 @@ def _held_out(stack: FoldStack) -> list[Any]:
     """Predicted classes of each fold's held-out clips; folds of several outer groups overlap."""
     from merveil.mer.train import predict_stack
 
+    params = stack.final()
     return [
-        predict_stack(stack.net, stack.params[i : i + 1], stack.x[fold.test], 1)[0].argmax(1)
+        predict_stack(stack.net, params[i : i + 1], stack.x[fold.test], 1)[0].argmax(1)
         for i, fold in enumerate(stack.folds)
     ]
 

@@ -66,6 +66,9 @@ def train_stack(
     schedule: str = "constant",
     prox_mu: float = 0.0,
     anchor: Floats | None = None,
+    drift: Floats | None = None,
+    ema: float = 0.0,
+    average: Floats | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Floats:
@@ -81,6 +84,9 @@ def train_stack(
       "cosine" runs over the steps of this call.
     batch: clips a step (None: all); the last batch of an epoch is what is left over, as torch's DataLoader.
     class_weight: [M,K] or None; the loss is the weighted mean of torch's CrossEntropyLoss.
+    drift: added to every gradient, [M,trainable] (SCAFFOLD's correction).
+    ema, average: the running average of the weights, float32 [M,size], updated in place from where it is:
+      average <- ema * average + (1 - ema) * weights at each step; `averaged` undoes its start at zero.
     prox_mu, anchor: FedProx, adds mu/2 * |parameters - anchor|^2 (Li et al. 2020); anchor [M,size].
     Raises InputError for shapes or settings that do not fit.
     """
@@ -90,6 +96,8 @@ def train_stack(
         raise InputError(f"there is no schedule {schedule!r}; there are: {', '.join(SCHEDULES)}")
     if prox_mu and anchor is None:
         raise InputError("prox_mu needs the anchor that the models are held near")
+    if ema and average is None:
+        raise InputError("ema needs the average that it updates")
     values = torch.from_numpy(np.array(params, np.float32))
     own = values[:, : net.trainable]
     state = state or OptimiserState.fresh(optimiser, len(params), net.trainable)
@@ -108,13 +116,39 @@ def train_stack(
             grad = found.value
             if prox_mu and centre is not None:
                 grad = grad.add(own - centre, alpha=prox_mu)
+            if drift is not None:
+                grad = grad.add(torch.from_numpy(drift))
             decay = _factor(schedule, step, budget)
             state.step(own, grad, np.where(step < budget, lr * decay, 0.0), weight_decay)
             live = torch.from_numpy(step < budget)[:, None]
             values[:, net.trainable :] = torch.where(live, found.buffers, values[:, net.trainable :])
+            if ema and average is not None:
+                moving = step < budget
+                average[moving] = ema * average[moving] + (1 - ema) * values.numpy()[moving]
             if progress is not None:
                 progress(step + 1, total)
     return values.numpy()
+
+
+def averaged(average: Floats, ema: float, steps: NDArray[np.int64]) -> Floats:
+    """The running averages [M,size] after `steps` [M] >= 1, freed of their start at zero."""
+    return np.asarray(average / (1 - ema ** np.maximum(steps, 1))[:, None], np.float32)
+
+
+def with_prior(net: StackedNet, params: Floats, shares: NDArray[np.floating], tau: float) -> Floats:
+    """params [M,size] with tau * log(shares [M,K]) added to the biases of the classes; 0 for an absent class.
+
+    Every network's layout ends with those biases, so adding tau * log(prior) to the training scores is
+    training from shifted biases; shift back (-tau) before predicting. Decoupled decay of the shift is the one
+    difference from adding a constant to the scores.
+    """
+    name, shape = net.layout[-1]
+    if shape != (net.classes,):
+        raise InputError(f"{net.name}: the last tensor, {name}, is not one bias a class")
+    log = np.log(np.where(shares > 0, shares, 1.0))
+    out = np.array(params)
+    out[:, net.trainable - net.classes : net.trainable] += (tau * log).astype(params.dtype)
+    return out
 
 
 def predict_stack(

@@ -21,19 +21,22 @@ from merveil.mer.models.stacked import Floats, StackedNet, no_more
 SIDE = 14  # block means a side
 CUT = 4.0  # of the normalised flow
 DROP_INPUT, DROP_HIDDEN = 0.2, 0.5
+SHIFT, STRETCH, GAIN = 1.0, 0.1, 0.2  # augmentation: cells of the 14x14 means, share, share
 
 
 class FlowMLP(StackedNet):
-    """The stack; `hidden` units."""
+    """The stack; `hidden` units. augment: each clip is shifted, stretched and scaled anew at each step."""
 
     name = "flow-mlp"
 
-    def __init__(self, shape: tuple[int, int, int], classes: int, hidden: int = 64) -> None:
+    def __init__(
+        self, shape: tuple[int, int, int], classes: int, hidden: int = 64, augment: bool = False
+    ) -> None:
         if shape[2] != 3 or min(shape[:2]) < SIDE:
             raise InputError(f"flow-mlp reads [strain, v, u] images of at least {SIDE}x{SIDE}, not {shape}")
         if hidden < 1:
             raise InputError("flow-mlp: hidden is at least 1 unit")
-        self.hidden, self.inputs = hidden, SIDE * SIDE * 3
+        self.hidden, self.inputs, self.augment = hidden, SIDE * SIDE * 3, augment
         layout = (
             ("first.weight", (hidden, self.inputs)),
             ("first.bias", (hidden,)),
@@ -73,6 +76,8 @@ class FlowMLP(StackedNet):
         if generator is not None:
             flip = torch.from_numpy(generator.keep("mirror", 0.5, x.shape[1], 1))
             x = torch.where(flip, self._mirrored(x), x)
+            if self.augment:
+                x = _moved(x, generator)
         return self._scores(params, x, generator)
 
     def _scores(self, params: torch.Tensor, x: torch.Tensor, coins: Coins | None) -> torch.Tensor:
@@ -101,6 +106,23 @@ class FlowMLP(StackedNet):
         return (x.unflatten(-1, (SIDE, SIDE, 3)).flip(-2) * signs).flatten(-3)
 
 
+def _moved(x: torch.Tensor, coins: Coins) -> torch.Tensor:
+    """Clips [M,B,588] shifted by up to a cell, stretched by 10 % and made stronger or weaker by 20 %.
+
+    Linear interpolation on the block means, the border repeated; the flow's vectors keep their direction.
+    """
+    draws = 2 * torch.from_numpy(coins.uniform("augment", x.shape[1], 5)) - 1  # [M,B,5]
+    cells, middle = torch.arange(SIDE, dtype=torch.float32), (SIDE - 1) / 2
+    tents = []
+    for axis in (0, 1):
+        scale, shift = 1 + STRETCH * draws[..., axis, None], SHIFT * draws[..., 2 + axis, None]
+        at = ((cells - middle) * scale + middle + shift).clamp(0, SIDE - 1)  # [M,B,14]
+        tents.append((1 - (at[..., None] - cells).abs()).clamp_min(0))  # [M,B,14,14]
+    rows = tents[0] @ x.unflatten(-1, (SIDE, SIDE * 3))  # [M,B,14,42]
+    columns = tents[1][:, :, None] @ rows.unflatten(-1, (SIDE, 3))  # [M,B,14,14,3]
+    return (columns * (1 + GAIN * draws[..., 4, None, None, None])).flatten(-3)
+
+
 def _dropped(x: torch.Tensor, coins: Coins, label: str, rate: float) -> torch.Tensor:
     keep = torch.from_numpy(coins.keep(label, rate, x.shape[1], x.shape[2]))
     return x * keep / (1 - rate)
@@ -108,5 +130,5 @@ def _dropped(x: torch.Tensor, coins: Coins, label: str, rate: float) -> torch.Te
 
 def make(shape: tuple[int, int, int], classes: int, options: dict[str, Any]) -> FlowMLP:
     """Registry hook."""
-    no_more("flow-mlp", options, ("hidden",))
-    return FlowMLP(shape, classes, int(options.get("hidden", 64)))
+    no_more("flow-mlp", options, ("hidden", "augment"))
+    return FlowMLP(shape, classes, int(options.get("hidden", 64)), bool(options.get("augment", False)))

@@ -83,7 +83,7 @@ MODELS: dict[str, ModelInfo] = {
                 schedule="cosine",
             )
         },
-        options=("hidden",),
+        options=("hidden", "augment"),
     ),
     "off-apexnet": ModelInfo(
         name="off-apexnet",

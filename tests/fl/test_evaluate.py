@@ -19,11 +19,11 @@ def test_every_clip_is_predicted_once_by_a_model_that_never_saw_its_person(peopl
     seen, predicted = [], []
     updates, predict = driver.LocalTrainer.updates, trainer.predict_stack
 
-    def spy(self, params, class_weight, round_):
+    def spy(self, params, class_weight, round_, drift):
         seen.append({job.label: set() for job in self.jobs})
         for job in self.jobs:
             seen[-1][job.label] |= set(people.person[job.client.index])
-        return updates(self, params, class_weight, round_)
+        return updates(self, params, class_weight, round_, drift)
 
     def once(net, params, x, threads=None):
         predicted.append((len(seen), len(x)))

@@ -78,3 +78,22 @@ def test_a_step_leaves_its_arguments_alone():
 def test_impossible_constants_are_refused(wrong):
     with pytest.raises(InputError):
         Strategy(**wrong)
+
+
+def test_ema_is_the_debiased_average_of_the_models():
+    strategy = Strategy("fedavg", ema=0.9)
+    params, state, seen = np.zeros(3), strategy.start(3), []
+    for round_ in range(4):
+        params, state = strategy.step(params, np.array([1.0, -2.0, round_]), state, round_)
+        seen.append(params)
+    share = 0.9 ** np.arange(3, -1, -1)
+    assert np.allclose(strategy.final(params, state, 4), share @ np.array(seen) / share.sum())
+    assert np.array_equal(Strategy("fedavg").final(params, state, 4), params)
+
+
+def test_scaffold_moves_its_control_by_the_share_of_survivors():
+    strategy = Strategy("scaffold", reach=0.5, server_lr=2.0)
+    params, state = strategy.step(np.zeros(2), np.array([1.0, -1.0]), strategy.start(2), 0, share=0.5)
+    assert np.allclose(params, [2, -2]) and np.allclose(state.first, [-1, 1])
+    _, state = strategy.step(params, np.array([1.0, -1.0]), state, 1)
+    assert np.allclose(state.first, [-2, 2])  # all of them: the mean gradient along the way

@@ -114,3 +114,31 @@ def test_dropout_and_mirror_coins_depend_on_seed_and_step(net: StackedNet, image
 def test_misuse_is_named(shape: tuple[int, int, int], options: dict[str, int]) -> None:
     with pytest.raises(InputError):
         build("flow-mlp", *shape, 3, **options)
+
+
+def test_augmentation_moves_clips_by_known_matrices(images: np.ndarray) -> None:
+    """Half-way coins change nothing; the extreme ones shift by a cell, stretch by 10 % and gain 20 %."""
+    from merveil.mer.models.flow_mlp import SIDE, _moved
+
+    class Fixed:
+        def __init__(self, value: list[float]) -> None:
+            self.value = value
+
+        def uniform(self, label: str, clips: int, features: int) -> np.ndarray:
+            return np.tile(np.float32(self.value), (1, clips, 1))
+
+    net = build("flow-mlp", 3, 28, 28, 3, augment=True)
+    x = torch.from_numpy(net.prepare(images))[None]
+    assert torch.allclose(_moved(x, Fixed([0.5] * 5)), x, atol=1e-5)  # type: ignore[arg-type]
+    shifted = _moved(x, Fixed([0.5, 0.5, 1.0, 0.5, 1.0])).view(20, SIDE, SIDE, 3)  # type: ignore[arg-type]
+    wanted = x.view(20, SIDE, SIDE, 3)[:, np.minimum(np.arange(SIDE) + 1, SIDE - 1)] * 1.2
+    assert torch.allclose(shifted, wanted, atol=1e-4)
+    params = torch.from_numpy(net.init(0))[None]
+    clips = torch.from_numpy(net.prepare(images))
+
+    def scores(step: int, train: bool) -> torch.Tensor:
+        return net.logits(params, clips, train=train, generator=coins.Coins([1], [step]))
+
+    assert not torch.equal(scores(0, True), scores(1, True)) and torch.equal(
+        scores(0, False), scores(1, False)
+    )

@@ -275,3 +275,42 @@ def test_recipe_options_replace_fields_and_leave_the_rest() -> None:
     recipe, rest = Recipe(epochs=3, lr=0.1).with_options({"epochs": 7, "norm": "batch"})
     assert (recipe.epochs, recipe.lr, rest) == (7, 0.1, {"norm": "batch"})
     assert Recipe(epochs=3, lr=0.1, batch=256).steps(300) == 6 and recipe.steps(300) == 7
+
+
+def test_ema_averages_the_models_after_each_step() -> None:
+    from merveil.mer.train import averaged
+
+    net = build("flow-mlp", 3, 28, 28, 3)
+    x = net.prepare(np.random.default_rng(0).integers(0, 256, (6, 28, 28, 3), dtype=np.uint8))
+    params, average, seen = net.init(0)[None], np.zeros((1, net.size), np.float32), []
+    state = OptimiserState.fresh("adam", 1, net.trainable)
+    common: dict[str, Any] = {
+        "rows": np.arange(6)[None],
+        "steps": 1,
+        "lr": 1e-2,
+        "seeds": [0],
+        "state": state,
+    }
+    for _ in range(3):
+        params = train_stack(net, params, x, np.arange(6) % 3, ema=0.8, average=average, **common)
+        seen.append(params[0])
+    share = np.array([0.64, 0.8, 1.0])
+    wanted = share @ np.array(seen) / share.sum()
+    assert np.allclose(averaged(average, 0.8, state.steps)[0], wanted, atol=1e-5)
+    with pytest.raises(InputError, match="ema"):
+        train_stack(net, params, x, np.arange(6) % 3, ema=0.8, **common)
+
+
+def test_a_shifted_bias_is_a_prior_on_the_scores() -> None:
+    from merveil.mer.train import with_prior
+
+    shares = np.array([[0.5, 0.5, 0.0]])
+    for name in ("ststnet", "flow-mlp", "rcn", "featref", "compact-transformer"):
+        net = build(name, 3, 28, 28, 3)
+        params = net.init(0)[None]
+        x = torch.from_numpy(net.prepare(np.random.default_rng(0).integers(0, 256, (2, 28, 28, 3), np.uint8)))
+        before, after = (
+            net.logits(torch.from_numpy(p), x, train=False)
+            for p in (params, with_prior(net, params, shares, 0.5))
+        )
+        assert torch.allclose(after - before, 0.5 * torch.tensor([-0.6931, -0.6931, 0.0]), atol=1e-3)
