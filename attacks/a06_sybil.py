@@ -77,7 +77,8 @@ def infer(view: Any, public: Public, rng: np.random.Generator) -> Guess:
 def few(params: Any) -> dict[str, Any]:
     """The parameters of a cohort of three, in which two honest inputs may be all that a sum holds."""
     made = {name: getattr(params, name) for name in params.__dataclass_fields__}
-    return made | {"cohort": 3, "threshold": 2, "corrupt": 0, "neighbours": 0}
+    board = {"members": 3, "quorum": 2, "corrupt_members": 0, "pack": 1} if "members" in made else {}
+    return made | board | {"cohort": 3, "threshold": 2, "corrupt": 0, "neighbours": 0}
 
 
 ATTACKS = (
@@ -95,6 +96,6 @@ ATTACKS = (
         rule=Rule(success=0.9, margin=0.1),
         source="Bell et al., CCS 2020; So et al., AAAI 2023.",
         tries=40,
-        schemes=("secagg", "secagg+", "ckks"),
+        schemes=("secagg", "secagg+", "ckks", "lattice"),
     ),
 )

@@ -96,6 +96,6 @@ ATTACKS = (
         rule=Rule(success=0.9, margin=0.1),
         source="The analogue of a downgraded TLS handshake.",
         tries=54,
-        schemes=("secagg", "secagg+", "ckks"),
+        schemes=("secagg", "secagg+", "ckks", "lattice"),
     ),
 )

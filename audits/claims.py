@@ -181,6 +181,32 @@ CLAIMS: dict[str, Claim] = {
             "secure",
         ),
         Claim(
+            "C-50",
+            "A lattice key masks one vector: no second vector leaves under it, in whatever round, attempt or "
+            "session, and differences of uploads are uniform.",
+            ("A18",),
+            "lattice",
+        ),
+        Claim(
+            "C-51",
+            "A committee opens one survivor set a round, and the key sums of many rounds give no key away.",
+            ("A19", "A19-rounds"),
+            "lattice",
+        ),
+        Claim(
+            "C-52",
+            "The tolerated number of committee members, with the server, read no upload.",
+            ("A09-lattice",),
+            "lattice",
+        ),
+        Claim(
+            "N-50",
+            "Who takes the long-term keys of a quorum of the committee later opens the stored rounds of "
+            "`lattice`: a client that speaks once seals for keys that its receivers keep.",
+            ("A33-lattice",),
+            "lattice",
+        ),
+        Claim(
             "N-40",
             "When a client answers tells the server who holds many clips: training on more takes longer.",
             ("A20-time",),

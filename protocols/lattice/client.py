@@ -68,18 +68,23 @@ class LatticeClient:
         seat.ledger.check_bound(context.federation, context.round, "lattice/list")
         seat.ledger.open_round(context.federation, context.round, context.attempt)
         key = Key.draw(self._params.degree, seat.rng)
+        ephemeral, boxes = self._deal(key.peek())
+        self._state = ClientState(key.take(), ephemeral, boxes)
+        self._phase = after
+        return ()
+
+    def _deal(self, secret: packed.Elements) -> tuple[bytes, bytes]:
+        """(ephemeral public key, one sealed share a member, joined)."""
+        seat, context = self._seat, self._seat.context
         scalar = private_key(seat.rng.draw(32, "lattice/ephemeral"))
-        ephemeral = public_bytes(scalar)
-        shares = packed.share(self._params, key.peek(), seat.rng)
-        boxes = []
+        ephemeral, boxes = public_bytes(scalar), []
+        shares = packed.share(self._params, secret, seat.rng)
         for j, member in enumerate(self._members):
             ends = Ends(context.digest, seat.index, member, ephemeral)
             static = seat.roster.member(member).agree_key
             sealing = dealer_key(ends, scalar, seat.identity.agree_key, static)
             boxes.append(seal_once(sealing, packed.encode(self._params, shares[j]), ends.aad()))
-        self._state = ClientState(key.take(), ephemeral, b"".join(boxes))
-        self._phase = after
-        return ()
+        return ephemeral, b"".join(boxes)
 
     def submit(self, codes: Codes) -> Sequence[Frame]:
         """The one vector of this round; its frame is all that most clients ever say."""
@@ -96,11 +101,9 @@ class LatticeClient:
         The ledger also notes the committee: no other one, of another roster, ever gets this round's vector.
         """
         seat, context, state = self._seat, self._seat.context, self._state
-        assert state.secret is not None
         event = Event.ADVANCE if seat.index in self._members else Event.FINISH
         after = step(TABLE, SPENT, self._phase, event)
-        ciphertext = mask(self._params, context.digest, Key(state.secret), codes, seat.rng)
-        upload = msg.Upload(context.fingerprint, state.ephemeral, ciphertext, state.boxes)
+        upload = msg.Upload(context.fingerprint, state.ephemeral, self._ciphertext(codes), state.boxes)
         digest = committee_digest(seat.roster, self._members)
         seat.ledger.bind(context.federation, context.round, "lattice/committee", digest)
         seat.ledger.advance(context.federation, context.round, context.attempt, RoundState.MASKED)
@@ -108,6 +111,11 @@ class LatticeClient:
         self._state = ClientState()
         self._phase = after
         return (frame,)
+
+    def _ciphertext(self, codes: Codes) -> bytes:
+        seat, secret = self._seat, self._state.secret
+        assert secret is not None
+        return mask(self._params, seat.context.digest, Key(secret), codes, seat.rng)
 
     def receive(self, sender: int, data: bytes) -> Sequence[Frame]:
         """Take a frame of the server. Aborted ends the session."""
