@@ -2,8 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -138,12 +138,13 @@ def _from_table(
     base: Path, layout: Layout, found: Found, classes: str, numbering: str, *, table: Table
 ) -> None:
     seen: dict[tuple[str, str], int] = {}
+    listing = lru_cache(maxsize=8)(frames_of)  # rows of one long video follow each other
     left: Counter[str] = Counter()
     remarks: Counter[str] = Counter()
     for row in table.rows:
         where = table.where(row)
         try:
-            made = _clip(base, layout, row, where, classes, numbering, seen)
+            made = _clip(base, layout, row, where, classes, numbering, seen, listing)
         except InputError as error:
             found.faults.append(f"{where}: {error}")
             continue
@@ -174,6 +175,7 @@ def _clip(
     classes: str,
     numbering: str,
     seen: dict[tuple[str, str], int],
+    listing: Callable[[Path], Mapping[int, Path]],
 ) -> tuple[Clip, str, bool] | str:
     """The clip of one row, a remark and whether frames were counted from the onset; or why it is left out."""
     for name in ("subject", "file"):
@@ -192,7 +194,8 @@ def _clip(
     if isinstance(label, str):
         return label
     numbers: Span = span(row)
-    frames, start, apex, counted = cut(layout.folder(base, row), numbers, numbering)
+    folder = layout.folder(base, row)
+    frames, start, apex, counted = cut(folder, listing(folder), numbers, numbering)
     clip = Clip(layout.name, subject, name, label, frames, start, apex, where)
     return clip, numbers.remark, counted
 

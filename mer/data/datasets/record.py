@@ -155,15 +155,17 @@ def span(row: Row) -> Span:
     return Span(onset, apex, offset)
 
 
-def cut(folder: Path, where: Span, numbering: str) -> tuple[tuple[Path, ...], int, int | None, bool]:
+def cut(
+    folder: Path, files: Mapping[int, Path], where: Span, numbering: str
+) -> tuple[tuple[Path, ...], int, int | None, bool]:
     """Frames from onset to offset, the number of the first, the apex as an index, and whether files were
     counted from the onset.
 
-    numbering: `file` takes the number in a file's name as the sheet's; `onset` takes the first file as the
-    onset, whatever it is called; `auto` the first where onset and offset are there, else the second where the
-    folder holds exactly that many frames. InputError: frames that are not there.
+    files: of the folder, by number. numbering: `file` takes the number in a file's name as the sheet's;
+    `onset` takes the first file as the onset, whatever it is called; `auto` the first where onset and offset
+    are there, else the second where the folder holds exactly that many frames. InputError: frames that are
+    not there.
     """
-    files = frames_of(folder)
     numbers, length = sorted(files), where.offset - where.onset + 1
     apex = None if where.apex is None else where.apex - where.onset
     absent = [n for n in range(where.onset, where.offset + 1) if n not in files]
