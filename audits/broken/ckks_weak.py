@@ -18,7 +18,7 @@ from merveil.protocols.ckks.constants import BITS, CIPHERTEXT_BYTES, DATA, DEGRE
 from merveil.protocols.ckks.messages import Kind
 from merveil.protocols.ckks.params import CkksParams
 from merveil.protocols.ckks.ring import Residues
-from merveil.protocols.ckks.seal import tenseal, vector
+from merveil.protocols.ckks.seal import low_level, tenseal, vector
 from merveil.protocols.ckks.server import CkksServer
 from merveil.protocols.ckks.wire import decode_polynomials, encode_polynomials
 from merveil.protocols.errors import AbortCode, RemoteError
@@ -110,8 +110,7 @@ class RawFloats:
     scale = 2.0**30
 
     def __init__(self, scheme: str, *, record: bool = True) -> None:
-        from tenseal import sealapi
-
+        sealapi = low_level()
         settings = sealapi.EncryptionParameters(sealapi.SCHEME_TYPE.CKKS)
         settings.set_poly_modulus_degree(DEGREE)
         settings.set_coeff_modulus(sealapi.CoeffModulus.Create(DEGREE, list(BITS)))

@@ -35,6 +35,14 @@ def tenseal() -> ModuleType:
     return module
 
 
+def low_level() -> Any:
+    """TenSEAL's bindings of SEAL itself; LocalError names the extra where they are missing."""
+    tenseal()
+    from tenseal import sealapi
+
+    return sealapi
+
+
 def context(joint: Residues, common: Residues, scale: float) -> Any:
     """A TenSEAL context that encrypts under a joint key and holds no secret one.
 
@@ -59,8 +67,7 @@ def seal_ciphertext(c0: Residues, c1: Residues, scale: float = 2.0**30) -> bytes
 
 def residues(own: Any) -> tuple[Residues, Residues]:
     """(c0, c1), each (2, 4096), of the first ciphertext of a TenSEAL vector that this process made itself."""
-    from tenseal import sealapi
-
+    sealapi = low_level()
     settings = sealapi.EncryptionParameters(sealapi.SCHEME_TYPE.CKKS)
     settings.set_poly_modulus_degree(DEGREE)
     settings.set_coeff_modulus([sealapi.Modulus(p) for p in PRIMES])
