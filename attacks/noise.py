@@ -51,6 +51,11 @@ def bounds(
     return np.maximum(forward, directed(negatives - alarms, negatives, positives - hits, positives))
 
 
+def variance_quantile(p: float, n: int) -> float:
+    """Quantile of the mean square of n unit Gaussians: chi-square over its degrees of freedom."""
+    return float(need("scipy.stats", "attacks").chi2.ppf(p, n)) / n
+
+
 def lower_bound(
     guesses: NDArray[np.bool_], bits: NDArray[np.bool_], delta: float, confidence: float
 ) -> float:

@@ -19,6 +19,7 @@ SCHEMES: dict[str, tuple[str, ...]] = {
     "plain": ("distributed", "central", "sgd"),
     "secagg": ("distributed", "central", "sgd"),
     "secagg+": ("distributed", "central", "sgd"),
+    "lattice": ("distributed", "central", "sgd"),
     "ckks": ("central", "sgd"),  # distributed noise until its key shares are shown to add nothing
 }
 

@@ -59,10 +59,8 @@ def one_run_p(canaries: int, guesses: int, correct: int, epsilon: float, delta: 
     binomial = need("scipy.stats", "audits").binom
     q = 1 / (1 + math.exp(-epsilon))
     beta = float(binomial.sf(correct - 1, guesses, q))
-    alpha, total = 0.0, 0.0
-    for i in range(1, correct + 1):
-        total += float(binomial.pmf(correct - i, guesses, q))
-        alpha = max(alpha, total / i)
+    i = np.arange(1, correct + 1)
+    alpha = float((np.cumsum(binomial.pmf(correct - i, guesses, q)) / i).max(initial=0.0))
     return min(1.0, beta + 2 * canaries * delta * alpha)
 
 

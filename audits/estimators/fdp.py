@@ -13,11 +13,11 @@ from merveil.mer.extras import need
 
 def rejected(canaries: int, guesses: int, correct: int, mu: float, alpha: float) -> bool:
     """Whether `correct` right of `guesses` are too many for a mu-Gaussian mechanism, at level alpha."""
-    norm = need("scipy.stats", "audits").norm
+    special = need("scipy.special", "audits")
     right = alpha * correct / canaries
     wrong = alpha * (guesses - correct) / canaries
     for i in range(correct - 1, -1, -1):
-        raised = max(wrong, float(norm.cdf(norm.ppf(right) - mu)))
+        raised = max(wrong, float(special.ndtr(special.ndtri(right) - mu)))
         if raised == wrong:
             break
         right, wrong = min(1.0, right + i / (guesses - i) * (raised - wrong)), raised
