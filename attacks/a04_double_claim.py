@@ -70,9 +70,9 @@ def infer(view: Any, public: Public, rng: np.random.Generator) -> Guess:
     for kind in (0, 1):
         shares = opening.from_answers(round_, victim, kind, told)
         for i in view.corrupt:
-            held = round_.own(i)._state.held.get(victim)
-            if held is not None:
-                shares[i] = held.key_share if kind else held.seed_share
+            kept = opening.share_kept(round_, i, victim)
+            if kept is not None:
+                shares[i] = kept.key_share if kind else kept.seed_share
         seeds.append(opening.combine(round_, victim, shares))
     vector = opening.open_vector(round_, victim, *seeds) if None not in seeds else None
     return Guess(victim, vector, refusals(view), figures={"colluders": float(len(view.corrupt))})

@@ -63,7 +63,7 @@ def infer(view: Any, public: Public, rng: np.random.Generator) -> Guess:
     view.take_over(rng.choice(holders, t - 1, replace=False).tolist())
     round_.begin()
     requests = list(round_.run(Kind.REQUEST))
-    pool = {i: round_.own(i)._state.held[victim] for i in sorted(view.corrupt)}
+    pool = {i: opening.share_kept(round_, i, victim) for i in sorted(view.corrupt)}
     points = [graph.place(victim, i) + 1 for i in pool]
     seeds = enumerate_seeds(points, [h.seed_share for h in pool.values()])
     keys = enumerate_seeds(points, [h.key_share for h in pool.values()])

@@ -99,6 +99,12 @@ def colluder_pairs(round_: Round, victim: int) -> dict[int, bytes]:
     return found
 
 
+def share_kept(round_: Round, client: int, dealer: int) -> msg.Held | None:
+    """Both shares of a dealer in the memory of a client of the adversary, until it answers."""
+    kept: dict[int, msg.Held] = round_.own(client)._state.held
+    return kept.get(dealer)
+
+
 def from_answers(round_: Round, dealer: int, kind: int, alive: Mapping[int, bool]) -> Shares:
     """Shares of a dealer's seed of a kind (0 self-mask, 1 mask key) in the answers heard so far.
 

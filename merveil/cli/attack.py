@@ -39,19 +39,30 @@ def run(args: argparse.Namespace) -> int:
 
 
 def listing(as_json: bool) -> int:
-    """Every attack of the catalogue that is built."""
+    """Every attack of the catalogue that is built, and the lines that are not."""
     from merveil.attacks.record import adversary_json
-    from merveil.attacks.registry import attacks
+    from merveil.attacks.registry import PENDING, attacks, catalogue
+    from merveil.audits.claims import claims_of
 
     found = [
-        {"id": a.id, "title": a.title, "adversary": adversary_json(a.adversary), "source": a.source}
+        {
+            "id": a.id,
+            "title": a.title,
+            "adversary": adversary_json(a.adversary),
+            "source": a.source,
+            "claims": claims_of(a.id),
+            "schemes": list(a.schemes),
+        }
         for a in attacks().values()
     ]
+    pending = {line: PENDING.get(line, "") for line, built in catalogue().items() if not built}
     if as_json:
-        print_json({"attacks": found})
+        print_json({"attacks": found, "pending": pending})
         return OK
     for a in found:
-        print(f"{a['id']:<9}{a['title']:<55}{a['adversary']['name']}")
+        print(f"{a['id']:<15}{a['title']:<67}{a['adversary']['name']:<52}{', '.join(a['claims'])}")
+    for line, title in pending.items():
+        print(f"{line:<15}{title:<67}not built yet")
     return OK
 
 
@@ -70,9 +81,11 @@ def attack(name: str, scheme: str, data: str, model: str, seed: int) -> dict[str
     started, chosen = perf_counter(), get(name)
     if scheme not in names():
         raise InputError(f"there is no scheme {scheme!r}; there are: {', '.join(names())}")
+    if chosen.schemes and scheme not in chosen.schemes:
+        raise InputError(f"{chosen.id} is about {', '.join(chosen.schemes)}; {scheme} has no such part")
     get_model(model)
-    archive = open_data(data)
-    task = Task(archive, model=model)
+    archive = open_data(data) if chosen.setting != "protocol" else None
+    task: Any = Task(archive, model=model) if archive is not None else None
     say(f"{chosen.id} {chosen.title}: positive control")
     control = control_of(chosen, task, seed + 1)
     say(f"{chosen.id} {chosen.title}: {scheme}")
@@ -84,7 +97,7 @@ def attack(name: str, scheme: str, data: str, model: str, seed: int) -> dict[str
         "lost": claim is not None and found["verdict"] != "protected",
         "model": model,
         "data": data,
-        "data_sha256": archive.sha256,
+        "data_sha256": archive.sha256 if archive is not None else None,
         "seed": seed,
         "seconds": round(perf_counter() - started, 3),
     }

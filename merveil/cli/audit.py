@@ -1,4 +1,4 @@
-"""`merveil audit`: the audits that ship with the package, for a scheme."""
+"""`merveil audit`: the audits that ship with the package, for a scheme or for an aggregator of one's own."""
 
 import argparse
 import json
@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from merveil.cli import AUDIT_LOST, FAILED, OK, print_json, say
 from merveil.mer.errors import InputError
@@ -21,6 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--scheme", action="append", help="only this scheme (may be repeated)")
     add("--attack", action="append", help="only this attack (may be repeated)")
+    add(
+        "--aggregator",
+        metavar="MODULE:OBJECT",
+        help="audit this object instead: its means, what it refuses, and what its uploads tell",
+    )
     add("--data", metavar="F.npz", type=Path, help="archive to audit on (default: synthetic faces)")
     add("--full", action="store_true", help="more rounds: tighter bounds, longer")
     add("--strict", action="store_true", help="inconclusive audits fail")
@@ -32,8 +38,11 @@ def run(args: argparse.Namespace) -> int:
     from merveil.attacks.registry import get
     from merveil.protocols.registry import names
 
+    if args.aggregator is not None:
+        if args.scheme or args.attack or args.data:
+            raise InputError("--aggregator is audited by itself: leave out --scheme, --attack and --data")
+        return aggregator(args)
     need("pytest", "audits")
-    need("torch", "mer")
     for scheme in args.scheme or []:
         if scheme not in names():
             raise InputError(f"there is no scheme {scheme!r}; there are: {', '.join(names())}")
@@ -51,6 +60,37 @@ def run(args: argparse.Namespace) -> int:
         verdicts = Counter(r["verdict"] for r in records)
         print_json({"lost": code == _LOST, "verdicts": dict(verdicts), "audits": records})
     return AUDIT_LOST if code == _LOST else OK
+
+
+def aggregator(args: argparse.Namespace) -> int:
+    """Audit a third party's object as a black box; AUDIT_LOST where it is wrong or leaks."""
+    from merveil.attacks.verdict import Verdict
+    from merveil.audits.blackbox import examine
+    from merveil.audits.candidate import Candidate, load
+    from merveil.mer.atomic import write_text
+
+    records = examine(Candidate(load(args.aggregator), args.aggregator))
+    bad = {Verdict.BROKEN.value, Verdict.CONTROL_FAILED.value}
+    if args.strict:
+        bad.add(Verdict.UNDERPOWERED.value)
+    lost = any(r["verdict"] in bad for r in records)
+    if args.out is not None:
+        write_text(args.out, json.dumps(records, indent=2, allow_nan=False) + "\n")
+    if args.json:
+        print_json(
+            {"lost": lost, "verdicts": dict(Counter(r["verdict"] for r in records)), "audits": records}
+        )
+    else:
+        print("\n".join(spoken(r) for r in records))
+    return AUDIT_LOST if lost else OK
+
+
+def spoken(record: dict[str, Any]) -> str:
+    """One finding for people: its name, the verdict, the question, the figure."""
+    low, high = record["ci95"]
+    asked = f"{record['score']:.2f} [{low:.2f}, {high:.2f}] of {record['n']} {record['unit']}"
+    figure = asked if record["n"] else "the object does not let us ask"
+    return f"{record['id']:<16}{record['verdict']:<14}{record['claim']}  {figure}"
 
 
 def _command(args: argparse.Namespace, chosen: list[str], out: Path) -> list[str]:
