@@ -41,7 +41,7 @@ def interpolation(p: int, known: tuple[int, ...], wanted: tuple[int, ...]) -> Ma
     return np.array(rows, dtype=np.float64).reshape(len(wanted), len(known))
 
 
-def _apply(matrix: Matrix, values: Elements, p: int) -> Elements:
+def apply(matrix: Matrix, values: Elements, p: int) -> Elements:
     """matrix @ values modulo p. Exact: at most 256 products below 2^34 each."""
     product = matrix @ values.astype(np.float64)
     return np.asarray(product, dtype=np.int64) % p
@@ -62,7 +62,7 @@ def share(params: LatticeParams, secret: Elements, rng: Rng) -> Elements:
     drawn = below(fresh(rng, "lattice/shares"), free * params.blocks, p).astype(np.int64)
     known = np.concatenate((secrets, drawn)).reshape(params.quorum, params.blocks)
     nodes = (*_points(params), *range(1, free + 1))
-    return _apply(interpolation(p, nodes, tuple(range(1, params.members + 1))), known, p)
+    return apply(interpolation(p, nodes, tuple(range(1, params.members + 1))), known, p)
 
 
 def recover(params: LatticeParams, answers: dict[int, Elements]) -> Elements:
@@ -70,7 +70,7 @@ def recover(params: LatticeParams, answers: dict[int, Elements]) -> Elements:
     points = tuple(sorted(answers))
     values = np.stack([answers[x] for x in points])
     p = params.field
-    found = _apply(interpolation(p, points, _points(params)), values, p).reshape(-1)[: params.degree]
+    found = apply(interpolation(p, points, _points(params)), values, p).reshape(-1)[: params.degree]
     return np.asarray(np.where(found > p // 2, found - p, found), dtype=np.int64)
 
 

@@ -387,6 +387,33 @@ def test_a_key_sum_that_is_off_by_one_coefficient_is_caught(kit: Any, dim: int) 
     assert error.released
 
 
+@pytest.mark.parametrize(("silent", "liars"), [(0, 5), (8, 1), (9, 0)])
+def test_wrong_answers_are_corrected_as_far_as_t_plus_2e_tell(kit: Any, silent: int, liars: int) -> None:
+    """k = 30, t = 20: e wrong answers of t + 2e are found; one more is not, and stops the sum."""
+    k = kit("lattice", cohort=30, dim=9)
+    members = committee(k.params, k.roster, k.context().cohort)
+    drop, rest = members[:silent], members[silent:]
+
+    def spoiler(bad: tuple[int, ...], what: int) -> Any:
+        def spoil(f: Frame) -> Frame:
+            if f.kind != Kind.ANSWER or f.sender not in bad:
+                return f
+            elements = packed.decode(k.params, f.body)
+            assert elements is not None
+            where = slice(None) if what else slice(f.sender, f.sender + 1)
+            elements[where] = (elements[where] + f.sender) % k.params.field
+            return resigned(k, f, packed.encode(k.params, elements))
+
+        return spoil
+
+    for what in (0, 1):
+        k.ledgers.clear()
+        outcome = served(k, spoiler(rest[-liars:] if liars else (), what), drop).result()
+        assert np.array_equal(outcome.codes, k.total(outcome.survivors)) and not outcome.excluded
+        k.ledgers.clear()
+        refused(lambda what=what: served(k, spoiler(rest[: liars + 1], what), drop), AbortCode.BAD_SHARE)
+
+
 # Members that drop, and late ones
 
 
