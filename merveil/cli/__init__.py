@@ -27,6 +27,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "evaluate": ("evaluate", "honest scores: held-out people, pooled counts, intervals, baselines"),
     "compare-runs": ("compare_runs", "paired interval between two prediction files"),
     "train": ("train", "one federated training into a run folder, checkpointed and resumable"),
+    "models": ("models", "the recognisers: parameters, cost, honest scores"),
+    "export": ("export", "a trained model as ONNX or safetensors, checked against torch"),
     "reproduce": ("reproduce", "repeat a run from its manifest and compare"),
     "attack": ("attack", "one attack and its control against a scheme's real frames"),
     "audit": ("audit", "run the audits: every claim of SECURITY.md, tried"),
