@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from merveil.cli import OK, print_json, say
+from merveil.cli import OK, print_json
 from merveil.mer.errors import InputError
 
 HELP = "epsilon or noise of given settings, and how many subjects a useful epsilon would need"
@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--bits", type=int, default=24, help="most grid bits a value (default 24)")
     add("--rate", type=float, help="sgd: Poisson sampling rate of a clip")
     add("--steps", type=int, help="sgd: steps in all")
+    add("--accountant", choices=("prv", "rdp"), default="prv", help="sgd: of Opacus (default), or Renyi")
     add("--json", action="store_true", help="print one JSON object on stdout")
 
 
@@ -47,17 +48,36 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _sgd(args: argparse.Namespace) -> dict[str, Any]:
-    from merveil.fl.privacy_sgd import sampled_gaussian
+    from merveil.fl.dp_sgd import AGAINST, PARTICIPATION
+    from merveil.fl.dp_sgd_ledger import CLIP_RELATION
+    from merveil.fl.privacy_sgd import NAMES, cost, epsilon, sampled_gaussian, solve
 
-    if args.rate is None or args.steps is None or args.noise is None:
-        raise InputError("--dp sgd needs --noise, --rate and --steps")
-    say("note: `merveil train` has no DP-SGD; this is the accountant's figure alone")
+    if args.rate is None or args.steps is None:
+        raise InputError("--dp sgd needs --rate and --steps, beside --epsilon or --noise")
+    if args.noise is not None:
+        multiplier = args.noise
+        spent = sampled_gaussian(multiplier, args.rate, args.steps, args.delta, args.accountant)
+    else:
+        found = solve(
+            args.dim,
+            args.norm_clip,
+            args.rate,
+            1.0,
+            target=args.epsilon,
+            delta=args.delta,
+            steps=args.steps,
+            accountant=args.accountant,
+        )
+        multiplier, spent = (
+            found.multiplier,
+            epsilon([(cost(found), args.steps)], args.delta, args.accountant),
+        )
     return {
-        **_head(args, "clip", "one clip is added or removed", "Poisson sampling at a public rate"),
-        "epsilon": sampled_gaussian(args.noise, args.rate, args.steps, args.delta),
-        "noise_multiplier": args.noise,
-        "accountant": "PLD of dp-accounting, Poisson-subsampled Gaussian",
-        "against": "whoever sees the models of one client",
+        **_head(args, "clip", CLIP_RELATION, PARTICIPATION),
+        "epsilon": spent,
+        "noise_multiplier": multiplier,
+        "accountant": NAMES[args.accountant],
+        "against": AGAINST,
     }
 
 

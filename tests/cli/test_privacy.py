@@ -37,14 +37,21 @@ def test_the_text_names_the_unit_and_the_need(capsys: pytest.CaptureFixture[str]
     assert "protects one client" in text and "subjects" in text.splitlines()[-1]
 
 
-def test_sgd_is_a_figure_only(capsys: pytest.CaptureFixture[str], schema: Any) -> None:
-    pytest.importorskip("dp_accounting")
-    words = ["privacy", "--dp", "sgd", "--noise", "2", "--rate", "0.1", "--steps", "20", "--delta", "1e-5"]
-    assert main([*words, "--json"]) == 0
-    out = capsys.readouterr()
-    found = json.loads(out.out)
+def test_sgd_has_an_epsilon_for_noise_and_noise_for_an_epsilon(
+    capsys: pytest.CaptureFixture[str], schema: Any
+) -> None:
+    pytest.importorskip("opacus")
+    words = ["privacy", "--dp", "sgd", "--rate", "0.1", "--steps", "20", "--delta", "1e-5", "--json"]
+    assert main([*words, "--noise", "2"]) == 0
+    found = json.loads(capsys.readouterr().out)
     assert schema.check(found, schema.load("privacy")) == [] and found["unit"] == "clip"
-    assert "has no DP-SGD" in out.err
+    assert "PRV" in found["accountant"]
+    target = str(found["epsilon"])
+    assert main([*words, "--epsilon", target]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["epsilon"] <= float(target) and again["noise_multiplier"] == pytest.approx(2.0, rel=0.02)
+    assert main([*words, "--noise", "2", "--accountant", "rdp"]) == 0
+    assert json.loads(capsys.readouterr().out)["epsilon"] > found["epsilon"]
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,56 @@ def test_an_aborted_round_is_paid():
     assert budget.uploads == 1
 
 
+def everywhere():
+    """(scheme, phase) of every scheme that distributed noise composes with."""
+    from merveil.fl.dp_options import SCHEMES
+    from merveil.protocols.registry import get, names
+
+    able = [name for name in names() if "distributed" in SCHEMES.get(name, ())]
+    return [(name, phase.value) for name in able for phase in get(name).phases]
+
+
+@pytest.mark.parametrize("scheme, phase", everywhere())
+def test_a_dropout_at_any_phase_leaves_the_exact_noisy_sum_of_the_survivors(scheme, phase):
+    """And a round that a phase's dropouts abort is charged all the same: masked uploads had left."""
+    from merveil.protocols.dp.rotation import unrotate
+    from merveil.protocols.primitives.kdf import hash_fields
+    from merveil.protocols.registry import get
+
+    n, dim = 9, 40
+    params = get(scheme).params(n, dim)
+    mechanism = plan("skellam", dim, n, params.honest, 1.0, 1.0)
+    budget = Budget(None, "f", math.inf, 1e-5)
+    sums = PrivateAggregator(scheme, mechanism, budget, record=True)
+    updates = [np.random.default_rng(i).normal(size=dim) * 0.05 for i in range(n)]
+    got = sums.mean(updates, drop={0: phase, 8: phase}, model_hash=bytes(32))
+    codes = {i - 1: state["codes"] for i, state in got.transcript.states.items()}
+    total = np.sum([codes[i] for i in got.survivors], axis=0)
+    public = hash_fields("dp/1/rotation", bytes(32))
+    wanted = unrotate(total * (mechanism.step / len(got.survivors)), public, dim)
+    assert len(got.survivors) >= 7 and got.value == pytest.approx(wanted, abs=1e-12)
+    assert set(range(1, 8)) <= set(got.survivors) and budget.uploads == 1
+    assert all(np.abs(c).max() <= mechanism.levels for c in codes.values())
+    if scheme == "plain":
+        return
+    with pytest.raises(Exception, match="BELOW_THRESHOLD"):
+        sums.mean(updates, drop=dict.fromkeys(range(n - params.threshold + 1), phase), model_hash=bytes(32))
+    assert budget.uploads == 2
+
+
+@pytest.mark.parametrize("scheme", ["ckks", "lattice"])
+def test_central_noise_composes_with_every_exact_sum(scheme):
+    if scheme == "ckks":
+        pytest.importorskip("tenseal")
+    else:
+        pytest.importorskip("numba")
+    mechanism = plan("gaussian", 30, 9, 1, 1.0, 0.05, central=True)
+    got = PrivateAggregator(scheme, mechanism, Budget(None, "f", math.inf, 1e-5)).mean(
+        [np.full(30, 0.05)] * 9, model_hash=bytes(32)
+    )
+    assert got.value == pytest.approx(np.full(30, 0.05), abs=6 * mechanism.noise_of_mean(9) + mechanism.step)
+
+
 def test_the_noise_counts_on_no_more_shares_than_the_scheme_keeps():
     budget = Budget(None, "f", 8.0, 1e-3)
     alone = mechanism_for(options(scheme="plain"), 100, 9, budget)
