@@ -268,6 +268,8 @@ def test_all_of_it_survives_a_restart(ledger: Ledger, store: MemoryStore) -> Non
         {"chains": {"x": [1, "gg"]}},
         {"snapshots": None},
         {"answered": {"x": 5}},
+        {"bound": {"x": 5}},
+        {"bound": []},
     ],
     ids=str,
 )
@@ -283,6 +285,23 @@ def test_bytes_that_are_no_ledger_are_not_used(store: MemoryStore, data: bytes) 
     store.save(data)
     with pytest.raises(LocalError, match="damaged"):
         reopen(store)
+
+
+def test_a_round_is_bound_to_one_value_under_a_label(ledger: Ledger, store: MemoryStore) -> None:
+    """Over attempts, restarts and rosters; other rounds, labels and federations are free."""
+    ledger.check_bound(FED, 3, "list")
+    ledger.bind(FED, 3, "list", b"one")
+    for who in (ledger, reopen(store)):
+        who.bind(FED, 3, "list", b"one")
+        refused(AbortCode.ROUND_REUSED, who.bind, FED, 3, "list", b"two", released=True)
+        refused(AbortCode.ROUND_REUSED, who.check_bound, FED, 3, "list", released=True)
+        who.check_bound(FED, 4, "list")
+        who.check_bound(FED, 3, "committee")
+        who.check_bound(OTHER, 3, "list")
+    state = json.loads(store.load() or b"")
+    del state["bound"]
+    store.save(json.dumps(state).encode())
+    reopen(store).check_bound(FED, 3, "list")  # a ledger from before any scheme bound a round is read
 
 
 def test_nothing_secret_prints(ledger: Ledger, store: MemoryStore) -> None:
