@@ -14,11 +14,12 @@ import pytest
 pytest.importorskip("torch")
 
 import merveil.audits
-from merveil.attacks.registry import attacks
+from merveil.attacks.registry import PENDING, attacks, catalogue, get
 from merveil.attacks.scenario import Task
 from merveil.attacks.verdict import Verdict
-from merveil.audits.claims import CLAIMS, cases
-from merveil.audits.conftest import _end
+from merveil.audits.claims import CLAIMS, cases, claimed, claims_of
+from merveil.audits.conftest import _end, tally
+from merveil.audits.controls import BUILDS
 from merveil.mer.data.archive import save_archive
 from merveil.protocols.registry import names
 
@@ -35,6 +36,36 @@ def test_every_claim_has_an_audit_and_every_audit_a_claim() -> None:
 def test_every_attack_tries_a_claim() -> None:
     tried = {name for claim in CLAIMS.values() for name in claim.attacks}
     assert tried == set(attacks())
+
+
+def test_the_whole_catalogue_is_there_with_an_adversary_and_a_control() -> None:
+    """A01 to A34, each with a module; a line without one is announced as pending, and only such a line."""
+    lines = catalogue()
+    assert list(lines) == [f"A{n:02d}" for n in range(1, 35)]
+    missing = {line for line, built in lines.items() if not built}
+    assert missing <= set(PENDING), f"{sorted(missing)} have no module and are not announced"
+    for name, attack in attacks().items():
+        assert attack.adversary.name and attack.rule.success > 0
+        assert attack.setting != "protocol" or name in BUILDS, f"{name} has no positive control"
+
+
+def test_the_summary_counts_what_was_run_and_what_is_missing() -> None:
+    made = [
+        {"id": "A03", "claim": "C-41", "scheme": "plain", "verdict": "protected", "seconds": 1.0},
+        {"id": "A20-time", "claim": "N-40", "scheme": "plain", "verdict": "broken", "seconds": 1.5},
+        {"id": "A20", "claim": "C-02", "scheme": "secagg", "verdict": "control-failed", "seconds": 0.5},
+    ]
+    first, second, third = tally(made)
+    assert first.startswith("catalogue: 2 of 34 lines tried, 2 with a control that won; not built yet: ")
+    assert second == f"claims: 3 of {len(CLAIMS)}; 3 audits on 2 schemes, 3 s"
+    assert third == "verdicts: 1 broken, 1 protected, 0 underpowered, 1 control-failed"
+
+
+def test_an_attack_that_does_not_apply_is_skipped_by_name() -> None:
+    claim = CLAIMS["C-40"]
+    assert claim.covers("ckks") and not claim.tries(get("A01"), "ckks")
+    assert claimed("A01", "ckks") is None and claimed("A01", "secagg") == "C-40"
+    assert claims_of("A20") == ["C-02", "N-01"]
 
 
 def test_every_scheme_is_covered_by_a_claim_or_explained() -> None:
