@@ -21,6 +21,7 @@ from merveil.protocols.simulation.network import simulate
 
 SCHEDULES = {"ckks": 1}  # simulated schedules a play; more of them in the full form
 _USUAL = 5
+MORE = 10  # times as many in each play of the full form: 10^4 in its 200 plays
 STUBBORN = tuple(replace(f, stubborn=1.0) for f in (CRASHY, HOSTILE))
 
 
@@ -46,7 +47,8 @@ def infer(view: Any, public: Public, rng: np.random.Generator) -> Guess:
         sums.append(view.attempt(0, round_.server.result) if attempt == 1 or not refusals(view) else None)
     codes = refusals(view)
     vector = None if None in sums else difference(view, sums[0].codes, sums[1].codes)
-    count = view.scale * SCHEDULES.get(view.build.scheme, _USUAL) if view.build.whole else 0
+    count = SCHEDULES.get(view.build.scheme, _USUAL) * (1 if view.scale == 1 else MORE)
+    count = count if view.build.whole else 0
     broken = broken_schedules(view.build.scheme, 10_000 * view.seed + view.number * count, count)
     figures = {"schedules": float(count), "broken schedules": float(broken)}
     return Guess(victim, vector, codes, right=broken > 0, figures=figures)
