@@ -167,6 +167,30 @@ def test_no_count_of_a_client_shapes_what_it_sends(linear, people, monkeypatch):
     assert spread[0] == pytest.approx(spread[1], rel=0.05)
 
 
+def test_sums_are_of_the_clips_that_the_coins_drew(people, monkeypatch):
+    """What A29 audits is what training runs: each client's sum of codes over its drawn clips, over passes."""
+    net = build("ststnet", 3, 28, 28, 3)
+    x, y = torch.from_numpy(net.prepare(people.x)), people.y
+    clients = partition(people, parse_clients("subject"))
+    rows = np.full((len(clients), 9), -1)
+    for i, client in enumerate(clients):
+        rows[i, : client.clips] = client.index
+    drawn = np.random.default_rng(4).random(rows.shape) < 0.6
+    monkeypatch.setattr("merveil.protocols.dp.clips.ClipStep.sample", lambda self, shape: drawn)
+    monkeypatch.setitem(dp_sgd.TOGETHER, "ststnet", 4)  # several passes, cut within a client
+    values = torch.from_numpy(np.stack([net.init(i) for i in range(len(clients))]))
+    step = clip_step(net.size, 0.5, 1.0, 0.6, 4.0)
+    got = dp_sgd.private_sums(net, values, x, y, rows, step, 0.1)
+    for i in range(len(clients)):
+        mine = rows[i][drawn[i] & (rows[i] >= 0)]
+        single = [
+            dp_sgd.clip_gradients(net, values[i : i + 1], x, y, mine[j : j + 1], 0.1)
+            for j in range(len(mine))
+        ]
+        wanted = sum((step.codes(g)[0] for g in single), np.zeros(net.size, np.int64))
+        assert np.array_equal(got[i], wanted)
+
+
 def test_training_learns_where_noise_is_small(linear, make):
     archive = make([[0, 1, 2]] * 6, side=4)
     fed = federation(
