@@ -1,7 +1,7 @@
 """Does a test fail when a check is taken out? One change at a time, in a copy of the tree.
 
     tools/dev.py mutation                      all groups; exit code 1 if a mutant survives
-    tools/dev.py mutation --group ckks         one group (repeatable): secagg, core, ckks, dp
+    tools/dev.py mutation --group ckks         one group (repeatable): secagg, core, ckks, lattice, dp
     tools/dev.py mutation --json F.json        results there; a later call goes on where this one ended
     tools/dev.py mutation --list [WORD ...]    names; WORDs keep the mutants whose name contains one
 
@@ -33,9 +33,10 @@ from mutants import CORE, MUTANTS  # beside this script
 ROOT = Path(__file__).resolve().parent.parent
 T = "tests/protocols"
 WIDE = {  # for what the tests that are meant for it let pass
-    "core": (f"{T}/test_schemes.py", f"{T}/fuzz", f"{T}/secagg"),
+    "core": (f"{T}/test_api.py", f"{T}/test_schemes.py -k plain", f"{T}/test_schemes.py -k secagg"),
     "secagg": (f"{T}/secagg", f"{T}/simulation/test_sweep.py"),
     "ckks": (f"{T}/ckks", f"{T}/test_schemes.py -k ckks"),
+    "lattice": (f"{T}/lattice", f"{T}/test_schemes.py -k lattice"),
     "dp": (f"{T}/dp",),
 }
 SECONDS = 400  # a mutant that hangs is noticed, too
@@ -65,6 +66,13 @@ FOUND: dict[str, dict[str, tuple[str, ...]]] = {
         "ckks/[wm]*.py": ("ckks/test_fuzz.py",),
         "ckks/*.py": ("ckks/test_attacks.py", "ckks/test_fuzz.py"),
     },
+    "lattice": {
+        "lattice/__init__.py": ("lattice/test_params.py",),
+        "lattice/params.py": ("lattice/test_params.py",),
+        "lattice/packed.py": ("lattice/test_packed.py", "lattice/test_committee.py"),
+        "lattice/sampling.py": ("lattice/test_sampling.py", "lattice/test_ring.py"),
+        "lattice/*.py": ("lattice/test_committee.py", "test_schemes.py -k lattice"),
+    },
     "dp": {
         "dp/accountant.py": ("dp/test_accountant.py",),
         "dp/clips.py": ("dp/test_clips.py",),
@@ -73,7 +81,7 @@ FOUND: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 CALLS = re.compile(
-    r"_?(check|enough|require|settle)\w*|advance|open_round|see_roster|store_chains|answer|keep"
+    r"_?(check|enough|require|settle)\w*|advance|open_round|see_roster|store_chains|answer|keep|bind"
 )
 
 # Mutants that change nothing that could be seen, with the reason.
