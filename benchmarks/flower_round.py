@@ -1,13 +1,12 @@
 """Rounds over a real SuperLink with SuperNodes on loopback: unsecured, Flower's SecAgg+, and behind the mod.
 
-    python benchmarks/flower_round.py [--nodes 5] [--rounds 3] [--size 10000] [--arms clear,secure,flower]
-    [--json]
+    python benchmarks/flower_round.py [--nodes 5] [--rounds 3] [--features 30] [--arms clear,secure,flower]
 
 TLS and node authentication are on, telemetry and installation at run time are off, nothing leaves the
-machine. The app is a softmax regression in numpy as one would write it for Flower; the secured one differs
-from it by the lines that this script prints. `seconds`: of a round as the server app sees it, evaluation
-left out, median over rounds. `bytes`: of a node's reply, from the records, a round. Timings on a shared
-machine vary; compare the arms.
+machine. The app is a softmax regression in numpy as one would write it for Flower (benchmarks/flower_app);
+the secured one differs from it by the lines that this script prints. `seconds`: of a round as the server
+app sees it, with its evaluation unless --no-evaluate; median over rounds. `bytes`: what a node sends in
+answer to training messages, a round. Timings on a shared machine vary; compare the arms.
 """
 
 import argparse
@@ -54,8 +53,8 @@ packages = ["."]
 publisher = "nobody"
 
 [tool.flwr.app.components]
-serverapp = "{name}.server_app:app"
-clientapp = "{name}.client_app:app"
+serverapp = "{name}.{server}:app"
+clientapp = "{name}.{client}:app"
 
 [tool.flwr.app.config]
 num-server-rounds = 3
@@ -65,112 +64,9 @@ evaluate = 1.0
 out = ""
 """
 
-TASK = '''"""Three blurred clusters, a slice for each node, and a softmax regression on them."""
-
-import numpy as np
-
-
-def load(partition, partitions, features):
-    rng = np.random.default_rng(0)
-    centres = rng.normal(0, 1.2 / np.sqrt(features), (3, features))
-    labels = rng.integers(0, 3, 200 * partitions)
-    x = centres[labels] + rng.normal(0, 1 / np.sqrt(features), (len(labels), features))
-    mine = np.arange(len(labels)) % partitions == partition
-    cut = 20 + 10 * (partition % 5)  # nodes differ in size
-    x, labels = x[mine], labels[mine]
-    return (x[:-100][:cut], labels[:-100][:cut]), (x[-100:], labels[-100:])
-
-
-def fit(weights, bias, x, y, steps=20, rate=1.0):
-    target = np.eye(3)[y]
-    for _ in range(steps):
-        scores = x @ weights + bias
-        p = np.exp(scores - scores.max(1, keepdims=True))
-        p /= p.sum(1, keepdims=True)
-        weights = weights - rate * x.T @ (p - target) / len(y)
-        bias = bias - rate * (p - target).mean(0)
-    return weights, bias, float(-np.log((p * target).sum(1)).mean())
-
-
-def accuracy(weights, bias, x, y):
-    return float(((x @ weights + bias).argmax(1) == y).mean())
-'''
-
-CLIENT = '''"""The node's side."""
-
-from flwr.app import ArrayRecord, Array, Context, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
-
-from {name}.task import accuracy, fit, load
-
-app = ClientApp()
-
-
-def data(context):
-    node = context.node_config
-    return load(node["partition-id"], node["num-partitions"], context.run_config["features"])
-
-
-@app.train()
-def train(message: Message, context: Context) -> Message:
-    (x, y), _ = data(context)
-    arrays = message.content["arrays"]
-    weights, bias, loss = fit(arrays["weights"].numpy(), arrays["bias"].numpy(), x, y)
-    model = ArrayRecord({"weights": Array(weights), "bias": Array(bias)})
-    metrics = MetricRecord({"train_loss": loss, "num-examples": len(y)})
-    return Message(RecordDict({"arrays": model, "metrics": metrics}), reply_to=message)
-
-
-@app.evaluate()
-def evaluate(message: Message, context: Context) -> Message:
-    _, (x, y) = data(context)
-    arrays = message.content["arrays"]
-    found = accuracy(arrays["weights"].numpy(), arrays["bias"].numpy(), x, y)
-    metrics = MetricRecord({"accuracy": found, "num-examples": len(y)})
-    return Message(RecordDict({"metrics": metrics}), reply_to=message)
-'''
-
-SERVER = '''"""The server's side."""
-
-import json
-import time
-from pathlib import Path
-
-import numpy as np
-from flwr.app import Array, ArrayRecord, Context
-from flwr.serverapp import Grid, ServerApp
-from flwr.serverapp.strategy import FedAvg
-
-app = ServerApp()
-
-
-@app.main()
-def main(grid: Grid, context: Context) -> None:
-    config = context.run_config
-    model = {"weights": Array(np.zeros((config["features"], 3))), "bias": Array(np.zeros(3))}
-    nodes = config["nodes"]
-    strategy = FedAvg(
-        fraction_evaluate=config["evaluate"],
-        min_train_nodes=nodes,
-        min_available_nodes=nodes,
-        min_evaluate_nodes=nodes,
-    )
-    times = [time.time()]
-    result = strategy.start(
-        grid=grid,
-        initial_arrays=ArrayRecord(model),
-        num_rounds=config["num-server-rounds"],
-        evaluate_fn=lambda number, arrays: times.append(time.time()),
-    )
-    scores = {r: m["accuracy"] for r, m in result.evaluate_metrics_clientapp.items()}
-    arrays = {name: result.arrays[name].numpy().tolist() for name in result.arrays}
-    found = {"times": times, "accuracy": scores, "arrays": arrays}
-    Path(config["out"]).write_text(json.dumps(found))
-'''
-
 # What securing the app changes: (file, old, new). Nothing else differs.
 CHANGES = [
-    ("client_app.py", "app = ClientApp()", "app = ClientApp(mods=[SecureMod()])"),
+    ("client_app.py", "app = ClientApp(mods=[counted])", "app = ClientApp(mods=[counted, SecureMod()])"),
     (
         "client_app.py",
         "from flwr.clientapp import ClientApp\n",
@@ -187,22 +83,24 @@ CHANGES = [
         "from flwr.serverapp.strategy import FedAvg\nfrom merveil.fl.flower import secured\n",
     ),
 ]
+APP = Path(__file__).parent / "flower_app"
+ARMS = ("clear", "secure", "flower")
 
 
-def write_app(folder: Path, secure: bool) -> str:
-    """The app's folder, and the diff against the unsecured one."""
-    name = folder.name
-    files = {"task.py": TASK, "client_app.py": CLIENT.replace("{name}", name), "server_app.py": SERVER}
-    before = dict(files)
-    if secure:
-        for file, old, new in CHANGES:
-            if old not in files[file]:
-                raise RuntimeError(f"{file} has no {old!r}")
-            files[file] = files[file].replace(old, new)
-    package = folder / name
+def write_app(folder: Path, arm: str) -> str:
+    """The app's folder, and the diff of a secured one against the unsecured."""
+    name, package = folder.name, folder / folder.name
     package.mkdir(parents=True)
-    (folder / "pyproject.toml").write_text(PROJECT.replace("{name}", name))
-    (package / "__init__.py").write_text("")
+    files = {path.name: path.read_text(encoding="utf-8") for path in sorted(APP.glob("*.py"))}
+    before = dict(files)
+    if arm == "secure":
+        for file, old, new in CHANGES:
+            if files[file].count(old) != 1:
+                raise RuntimeError(f"{file} has no single {old!r}")
+            files[file] = files[file].replace(old, new)
+    sides = ("legacy_server", "legacy_client") if arm == "flower" else ("server_app", "client_app")
+    project = PROJECT.replace("{name}", name).replace("{server}", sides[0]).replace("{client}", sides[1])
+    (folder / "pyproject.toml").write_text(project)
     diff: list[str] = []
     for file, text in files.items():
         (package / file).write_text(text)
@@ -268,6 +166,7 @@ class Engine:
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "OMP_NUM_THREADS": "1",
+            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
             "MERVEIL_HOME": str(root / "server"),
         }
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -342,6 +241,11 @@ class Engine:
         time.sleep(0.2)
         return dict(json.loads(out.read_text()))
 
+    def replied(self) -> int:
+        """Bytes that all nodes have sent in answer to training messages so far."""
+        files = [home / "bytes.txt" for home in self.homes]
+        return sum(int(line.split()[1]) for f in files if f.exists() for line in f.read_text().splitlines())
+
     def close(self) -> None:
         for process in reversed(self.processes):
             with contextlib.suppress(ProcessLookupError):
@@ -371,15 +275,17 @@ def measure(
     found: dict[str, Any] = {"nodes": nodes, "rounds": rounds, "values": 3 * features + 3, "arms": {}}
     with engine(nodes, timeout) as running:
         for arm in arms:
-            diff = write_app(running.root / f"app{arm}", arm == "secure")
+            diff = write_app(running.root / f"app{arm}", arm)
             settings = {"features": features, "evaluate": float(evaluate), "num-server-rounds": rounds}
+            before = running.replied()
             result = running.run(running.root / f"app{arm}", **settings)
-            gaps = [b - a for a, b in zip(result["times"][1:], result["times"][2:])]
+            gaps = [b - a for a, b in zip(result["times"], result["times"][1:])]
             found["arms"][arm] = {
                 "seconds": statistics.median(gaps),
                 "seconds_all": gaps,
                 "accuracy": result["accuracy"].get(str(rounds)),
                 "arrays": result["arrays"],
+                "bytes": (running.replied() - before) / nodes / rounds,
             }
             if arm == "secure":
                 found["diff"] = diff
@@ -404,7 +310,10 @@ def main() -> int:
         return 0
     print(f"n = {found['nodes']}, {found['values']} values, {found['rounds']} rounds")
     for arm, row in found["arms"].items():
-        print(f"{arm:8} {row['seconds']:7.2f} s a round, accuracy {row['accuracy']}")
+        print(
+            f"{arm:8} {row['seconds']:7.2f} s a round, accuracy {row['accuracy']}, "
+            f"{row['bytes']:.0f} B up a node and round"
+        )
     print(found.get("diff", ""))
     return 0
 

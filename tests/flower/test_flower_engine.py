@@ -38,13 +38,13 @@ def expected(source: str, nodes: int, features: int) -> dict[str, np.ndarray]:
 def test_one_round_over_the_real_engine() -> None:
     module = benchmark()
     found = module.measure(5, 1, 6, ["secure"], 240.0, evaluate=False)
-    clear = expected(module.TASK, 5, 6)
+    clear = expected((module.APP / "task.py").read_text(), 5, 6)
     for name, value in found["arms"]["secure"]["arrays"].items():
         np.testing.assert_allclose(value, clear[name], atol=2e-3)
 
 
 def test_securing_the_app_takes_five_lines(tmp_path: Path) -> None:
     module = benchmark()
-    diff = module.write_app(tmp_path / "app", secure=True).splitlines()
+    diff = module.write_app(tmp_path / "app", "secure").splitlines()
     added = [line for line in diff if line.startswith("+") and not line.startswith("+++")]
     assert len(added) <= 5, added
