@@ -1,5 +1,6 @@
 """Positive controls of A01, A02 and A03: pair masks from a folded seed, a linear generator, or no session."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -32,7 +33,7 @@ class FoldedSeed(SecAggClient):
         return (int.from_bytes(key, "big") % (1 << FOLD_BITS)).to_bytes(KEY, "big")
 
 
-class _OwnMask(SecAggClient):
+class _OwnMask(SecAggClient, ABC):
     """The masking step with another way to blind."""
 
     def _mask(self) -> Sequence[Frame]:
@@ -49,8 +50,9 @@ class _OwnMask(SecAggClient):
         self._phase = Phase.CHECK
         return (frame,)
 
+    @abstractmethod
     def _blind(self, total: np.ndarray) -> None:
-        raise NotImplementedError
+        """Add the masks to the words, in place."""
 
 
 def twister_range(
