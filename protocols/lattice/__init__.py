@@ -1,11 +1,15 @@
 """Scheme `lattice`: key-additive RLWE masks; a committee opens the sum of the short keys, nothing else."""
 
+from dataclasses import replace
+
 from merveil.protocols.errors import AbortCode, Aborted, LocalError
-from merveil.protocols.lattice.constants import CAPS, MEMBERS
+from merveil.protocols.lattice.constants import CAPS, KEY_BITS, MEMBERS
 from merveil.protocols.lattice.params import LatticeParams, best_layout, make_digits
 from merveil.protocols.params import Params
 from merveil.protocols.policy import Policy, default_corrupt, default_threshold
 from merveil.protocols.primitives.aead import OVERHEAD
+from merveil.protocols.primitives.packing import packed_size
+from merveil.protocols.secagg import SecAggPlus
 from merveil.protocols.session import ClientSession, Desk, Phase, Seat, ServerSession
 
 
@@ -30,10 +34,19 @@ class Lattice:
         members: int | None = None,
         corrupt_members: int | None = None,
         pack: int | None = None,
+        key_release: str = "committee",
     ) -> LatticeParams:
         """c = ceil(n/3) - 1 and t = floor((n + c)/2) + 1 over the cohort, likewise over a committee of
         min(n, 30), and l = t - c, unless given; degree and values are those of the shortest upload.
+
+        key_release: "committee", or "secagg+": that scheme's graph and thresholds, no committee, its phases.
         """
+        if key_release == "secagg+":
+            like = SecAggPlus().params(cohort, 1, threshold=threshold, corrupt=corrupt)
+            whole = (self.name, cohort, dim, bits, clip, max_weight, like.threshold, like.corrupt)
+            return self._shortest(Params(*whole, like.neighbours), (0, 1, 0, 1))
+        if key_release != "committee":
+            raise LocalError(f"key_release is 'committee' or 'secagg+', not {key_release!r}")
         c = default_corrupt(cohort) if corrupt is None else corrupt
         t = default_threshold(cohort, c) if threshold is None else threshold
         k = min(cohort, MEMBERS) if members is None else members
@@ -58,9 +71,11 @@ class Lattice:
                 continue
             found = LatticeParams(
                 base.scheme, base.cohort, base.dim, base.bits, base.clip, base.max_weight, base.threshold,
-                base.corrupt, 0, degree, layout.values, *committee,
+                base.corrupt, base.neighbours, degree, layout.values, *committee,
             )  # fmt: skip
-            size = layout.size + found.members * (found.share_size + OVERHEAD)
+            shares = found.members * (found.share_size + OVERHEAD)
+            masked_key = packed_size(degree, KEY_BITS + (base.cohort - 1).bit_length())
+            size = layout.size + (shares if found.members else masked_key)
             if best is None or size < best[0]:
                 best = size, found
         if best is None:
@@ -70,6 +85,9 @@ class Lattice:
     def check_policy(self, params: Params, policy: Policy) -> None:
         """Enough tolerated collusion in cohort and committee, no split view, then the common rules."""
         own, below = _own(params), AbortCode.PARAMS_BELOW_FLOOR
+        if not own.members:
+            SecAggPlus().check_policy(replace(own, scheme="secagg+"), policy)
+            return
         if own.neighbours:
             raise Aborted(below, "lattice has no sparse graph: neighbours is 0")
         floor = policy.corrupt_floor(own.cohort)
@@ -95,13 +113,17 @@ class Lattice:
 
     def client(self, seat: Seat, snapshot: bytes | None = None) -> ClientSession:
         from merveil.protocols.lattice.client import LatticeClient
+        from merveil.protocols.lattice.release import KeyedClient
 
-        return LatticeClient(seat, _own(seat.params), snapshot)
+        own = _own(seat.params)
+        return LatticeClient(seat, own, snapshot) if own.members else KeyedClient(seat, own, snapshot)
 
     def server(self, desk: Desk, snapshot: bytes | None = None) -> ServerSession:
+        from merveil.protocols.lattice.release import KeyedServer
         from merveil.protocols.lattice.server import LatticeServer
 
-        return LatticeServer(desk, _own(desk.params), snapshot)
+        own = _own(desk.params)
+        return LatticeServer(desk, own, snapshot) if own.members else KeyedServer(desk, own, snapshot)
 
 
 def _own(params: Params) -> LatticeParams:

@@ -11,6 +11,7 @@ LANES = 16  # polynomials side by side: one vector register of 32-bit words
 CHECK = 9.0  # deviations of a summed error above which a key sum is taken for wrong
 ROOM = 10.0  # deviations of room for it in the modulus
 FOUND = 40  # a wrong key sum passes the check with 2^-40 at most
+KEY_BITS = 8  # of a coefficient of a key as a code of `secagg+`: it stays below 58 in magnitude
 MEMBERS = 30  # of the default committee
 MAX_MEMBERS = 256
 MAX_PRIME_BITS = 31

@@ -67,7 +67,8 @@ class LatticeParams(Params):
     """Params with six more fields, which enter the encoding as all do.
 
     threshold and corrupt are over the cohort: fewest survivors of a sum, and colluding clients. degree: N.
-    values: v. members: committee size k. quorum: answers that open a sum, t. corrupt_members: c of the
+    values: v. members: committee size k; 0 where `secagg+` sums the keys, whose threshold, corrupt and
+    neighbours the common fields then are. quorum: answers that open a sum, t. corrupt_members: c of the
     committee. pack: secrets a polynomial, l; privacy holds against quorum - pack members.
     """
 
@@ -84,12 +85,12 @@ class LatticeParams(Params):
             raise LocalError(f"degree is one of {sorted(CAPS)}, not {self.degree}", AbortCode.INPUT_RANGE)
         if not 1 <= self.values <= 64:
             raise LocalError(f"values lies in 1..64, not {self.values}", AbortCode.INPUT_RANGE)
-        if not 1 <= self.members <= min(self.cohort, MAX_MEMBERS):
+        if not 0 <= self.members <= min(self.cohort, MAX_MEMBERS):
             raise LocalError(
                 f"{self.members} members of a committee among {self.cohort} clients",
                 AbortCode.PARAMS_BELOW_FLOOR,
             )
-        if not 1 <= self.pack <= self.quorum <= self.members or self.corrupt_members < 0:
+        if not 1 <= self.pack <= self.quorum <= max(1, self.members) or self.corrupt_members < 0:
             raise LocalError(
                 f"{self.pack} secrets a polynomial, a quorum of {self.quorum} and {self.members} members do "
                 "not go together",

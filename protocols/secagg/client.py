@@ -301,7 +301,7 @@ class SecAggClient:
         plus += [key for peer, key in state.masks.items() if seat.index < peer]
         minus = [key for peer, key in state.masks.items() if seat.index > peer]
         add_masks(total, plus, minus)
-        body = self._masked_head() + pack(total, params.modulus_bits)
+        body = self._masked_head() + pack(total, params.modulus_bits) + self._masked_tail()
         seat.ledger.advance(context.federation, context.round, context.attempt, RoundState.MASKED)
         frame = self._frame(Kind.MASKED, body, state.sid)
         state.forget_mask(frame.digest())
@@ -314,6 +314,10 @@ class SecAggClient:
         around = self._neighbours if self._seat.params.neighbours else ()
         words = (state.words[i][:WORD] if i in state.masks else bytes(WORD) for i in around)
         return msg.view_digest(state.sid, sorted(state.masks)) + b"".join(words)
+
+    def _masked_tail(self) -> bytes:
+        """What rides in the masked frame besides: nothing here, a ciphertext where the vector is its key."""
+        return b""
 
     # CHECK
 

@@ -6,7 +6,7 @@ client and the round goes on while the thresholds hold; below them it aborts and
 
 from collections.abc import Iterable, Sequence
 
-from merveil.protocols.codec import check_sum, to_signed
+from merveil.protocols.codec import Codes, check_sum, to_signed
 from merveil.protocols.errors import AbortCode, Aborted, LocalError, RemoteError
 from merveil.protocols.frame import Frame, malformed
 from merveil.protocols.machine import Event, step
@@ -334,14 +334,19 @@ class SecAggServer:
         book.asked = set(ready)
         return Frames(ready, lambda i: self._to(Kind.REQUEST, book.sid, i, book.request(i)))
 
+    def _opened(self, codes: Codes) -> None:
+        """What a sum is for: nothing more here; where it is a key, it opens another. Raises Aborted."""
+
     def _close_unmask(self) -> Sequence[Frame]:
         book = self._book
         self._require(sorted(book.nodes), set(book.answers), "answered")
         culprits, code = remove_masks(self._desk, book, self.excluded)
         if code is not None:
             self._fail(code, "the masks could not be removed", culprits)
+        codes = to_signed(self._desk.params, book.total)
         try:
-            check_sum(self._desk.params, to_signed(self._desk.params, book.total), len(book.masked))
+            check_sum(self._desk.params, codes, len(book.masked))
+            self._opened(codes)
         except Aborted as error:
             self._fail(error.code, "the survivors cannot have sent this sum")
         self._phase = step(TABLE, SPENT, self._phase, Event.FINISH)
