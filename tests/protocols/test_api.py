@@ -10,7 +10,7 @@ from merveil.protocols.errors import AbortCode, Aborted, LocalError
 from merveil.protocols.identity import Identity
 from merveil.protocols.ledger import Ledger
 from merveil.protocols.policy import Policy
-from merveil.protocols.registry import get, names
+from merveil.protocols.registry import get, names, params_from
 from merveil.protocols.rng import SeededRng
 from merveil.protocols.session import Phase
 
@@ -180,3 +180,14 @@ def test_a_server_snapshot_belongs_to_its_round(k: Any) -> None:
     blob = server.suspend()
     aborts(AbortCode.STATE_ROLLBACK, k.server, snapshot=blob, round=2)
     assert k.server(snapshot=blob).phase is k.phases[0]
+
+
+def test_parameters_from_fields_name_an_unknown_one() -> None:
+    params = get("secagg").params(6, 4)
+    fields = {name: getattr(params, name) for name in params.__dataclass_fields__}
+    assert params_from(fields) == params
+    with pytest.raises(LocalError, match="sigma") as error:
+        params_from({**fields, "sigma": 3})
+    assert error.value.code is AbortCode.PARAMS_MISMATCH
+    with pytest.raises(LocalError, match="unknown scheme"):
+        params_from({**fields, "scheme": "rot13"})

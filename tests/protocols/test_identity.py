@@ -173,6 +173,10 @@ def test_a_member_is_known_by_both_of_its_keys() -> None:
     mixed = Identity("member-0", PEOPLE[0].sign_key, stranger.agree_key)
     with pytest.raises(LocalError, match="not in roster"):
         ROSTER.index_of(mixed)
+    for person in PEOPLE:  # the last one too: index 0 must not count from the end
+        mixed = Identity("member-0", stranger.sign_key, person.agree_key)
+        with pytest.raises(LocalError, match="not in roster"):
+            ROSTER.index_of(mixed)
 
 
 # Enrolment

@@ -153,6 +153,15 @@ def test_a_snapshot_for_another_context_cannot_be_relabelled(ledger: Ledger) -> 
     refused(AbortCode.STATE_ROLLBACK, ledger.take_snapshot, other, b"aad", blob[:8] + other + blob[40:])
 
 
+def test_a_snapshot_of_another_session_with_the_same_serial_does_not_open(ledger: Ledger) -> None:
+    """Its own context is sealed with it, so only the comparison with the one asked for refuses it."""
+    other = b"d" * 32
+    one, two = (ledger.seal_snapshot(session, b"aad", b"state") for session in (CONTEXT, other))
+    refused(AbortCode.STATE_ROLLBACK, ledger.take_snapshot, other, b"aad", one)
+    refused(AbortCode.STATE_ROLLBACK, ledger.take_snapshot, CONTEXT, b"aad", two)
+    assert ledger.take_snapshot(CONTEXT, b"aad", one) == b"state"
+
+
 def test_damaged_snapshots_are_refused(ledger: Ledger) -> None:
     blob = ledger.seal_snapshot(CONTEXT, b"aad", b"state")
     for at in range(len(blob)):
