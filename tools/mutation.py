@@ -86,7 +86,7 @@ CALLS = re.compile(
 
 # Mutants that change nothing that could be seen, with the reason.
 EQUIVALENT = {
-    "params: __post_init__: without self.modulus_bits > _MAX_MODULUS_BITS": "40 bits and 65,535 clients give 56",
+    "params: __post_init__: without self.modulus_bits > _MAX_MODULUS_BITS": "40 bits, 65,535 clients: 56",
 }
 
 
