@@ -1,6 +1,6 @@
 """Many sites, many rounds, random kills: every sum checked, handles and memory of the server counted.
 
-    python benchmarks/load.py [--sites 50] [--rounds 100] [--kill 0.01] [--scheme secagg+] [--json]
+    python benchmarks/load.py [--sites 50] [--rounds 100] [--size 10000] [--kill 0.01] [--scheme secagg+]
 
 The server's hub and rounds run in this process, the sites as threads of one other process, each with its own
 folder, ledger and TLS connection. At every reply a site dies with the given chance, before or after it is
@@ -118,7 +118,7 @@ def usage() -> dict[str, int]:
     }
 
 
-def enrol(root: Path, number: int) -> Any:
+def enrol(root: Path, number: int, scheme: str) -> Any:
     folder = Folder.init(root / "hq", None)
     coordinator = folder.coordinator(None)
     for i in range(number):
@@ -135,13 +135,14 @@ def enrol(root: Path, number: int) -> Any:
     for i in range(number):
         write_bytes(root / f"site-{i}" / PUBLIC, folder.invitation.encode())
         write_bytes(root / f"site-{i}" / ROSTER, roster.data)
+        write_bytes(root / f"site-{i}" / "policy.toml", f'schemes = ["{scheme}"]\n'.encode())
     tls.new_certificate(root, ["127.0.0.1"])
     return roster
 
 
-def right(done: Done, number: int, round_: int) -> bool:
+def right(done: Done, size: int, round_: int) -> bool:
     """Whether the sum is exactly that of the survivors it names."""
-    expected = np.zeros(number + 1, dtype=np.int64)
+    expected = np.zeros(size, dtype=np.int64)
     for i in done.outcome.survivors:
         expected[i - 1] = i
     expected[-1] = round_ * len(done.outcome.survivors)
@@ -162,18 +163,18 @@ async def serve(root: Path, args: argparse.Namespace, roster: Any) -> dict[str, 
     )
     rounds = Rounds(hub, roster, settings, log, lambda progress: None)
     found: dict[str, Any] = {"sums": 0, "wrong": 0, "aborted": 0, "survivors": [], "seconds": [], "usage": []}
-    most = 0
+    most, size = 0, max(args.size, args.sites + 1)
     for number in range(1, args.rounds + 1):
         work = Work("train", number - 1, options, settings.data, b"")
         model, config = work.hashes()
 
         def make(attempt: int, r: int = number, m: str = model, c: str = config) -> Task:
-            return Task(args.scheme, r, attempt, args.sites, args.sites + 1, BITS, CLIP, 1, 0, m, c)
+            return Task(args.scheme, r, attempt, args.sites, size, BITS, CLIP, 1, 0, m, c)
 
         try:
             done = await rounds.run(make, work)
             found["sums"] += 1
-            found["wrong"] += not right(done, args.sites, number)
+            found["wrong"] += not right(done, size, number)
             found["survivors"].append(len(done.names))
             found["seconds"].append(round(done.seconds, 3))
         except Aborted:
@@ -191,6 +192,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sites", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--size", type=int, default=0, help="values of a vector (default: sites + 1)")
     parser.add_argument("--kill", type=float, default=0.01, help="chance of a kill at each reply")
     parser.add_argument("--grace", type=float, default=0.2, help="seconds that a lost site may take")
     parser.add_argument("--scheme", default="secagg+")
@@ -204,7 +206,7 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as place:
         begun = time.monotonic()
-        found = asyncio.run(serve(Path(place), args, enrol(Path(place), args.sites)))
+        found = asyncio.run(serve(Path(place), args, enrol(Path(place), args.sites, args.scheme)))
     found["total_seconds"] = round(time.monotonic() - begun, 1)
     if args.json:
         print(json.dumps(found))
