@@ -17,7 +17,7 @@ from merveil.mer.data.video import content_hash, files_hash, read_clip, read_fra
 from merveil.mer.errors import InputError
 from merveil.mer.features.extract import Settings, settings_key
 
-LAYOUTS = ("synthetic", "flow-folder", "video-folder", *find.LAYOUTS)
+LAYOUTS = ("synthetic", "flow-folder", "video-folder", "archives", *find.LAYOUTS)
 
 
 @dataclass(frozen=True)

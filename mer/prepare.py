@@ -88,6 +88,8 @@ def prepare_archive(
     check_layout(layout)
     if workers < 1:
         raise InputError(f"--jobs must be at least 1, not {workers}")
+    if layout == "archives":
+        raise InputError("archives hold finished features: merveil.mer.data.pool puts them together")
     if layout == "flow-folder":
         return folders.read_flow_folder(source), Report()
     plan = Plan(settings or Settings(), _folder(cache), _folder(preview))

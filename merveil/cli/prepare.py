@@ -28,6 +28,7 @@ OPTIONS = (
     ("unit", "what percent refers to: face width (face, default) or eye distance (eyes)"),
     ("apex", "auto (default: annotated, else spotted), annotated, middle or spotted"),
 )
+FINISHED = {"flow-folder": "a flow-folder holds", "archives": "archives hold"}
 SIDES = (
     ("crop", "px a side of the face in which flow is computed"),
     ("size", "px a side of a feature image"),
@@ -35,11 +36,15 @@ SIDES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", help="a folder, or synthetic[:subjects=24,clips=8,seed=0]")
+    parser.add_argument(
+        "source",
+        nargs="+",
+        help="a folder, or synthetic[:subjects=24,clips=8,seed=0]; for --layout archives two files or more",
+    )
     parser.add_argument(
         "--layout",
         required=True,
-        help="synthetic, flow-folder, video-folder, casme2, smic, samm, casme3, mmew, 4dme or dfme",
+        help="synthetic, flow-folder, video-folder, archives, casme2, smic, samm, casme3, mmew, 4dme, dfme",
     )
     add_annotated(parser)
     parser.add_argument("--out", required=True, metavar="F.npz", help="the archive to write")
@@ -66,12 +71,16 @@ def run(args: argparse.Namespace) -> int:
 
     started = time.monotonic()
     check_layout(args.layout)
+    if len(args.source) > 1 and args.layout != "archives":
+        raise InputError(
+            f"one source is prepared at a time, not {len(args.source)}: only archives are pooled"
+        )
     settings = _settings(args)
     out = _target(args)
-    archive, report = _flow_folder(args) if args.layout == "flow-folder" else _clips(args, settings, out)
+    archive, report = _made(args, settings, out)
     names = ("x", "y", "dataset", "subject", "clip", "site", "person", "meta")
     save_archive(out, **{name: getattr(archive, name) for name in names})
-    if args.layout != "flow-folder" and args.cache is None:
+    if args.layout not in FINISHED and args.cache is None:
         _remove_parts(_parts(out))
     found = _summary(args, archive, report, settings, time.monotonic() - started)
     for note in report.notes:
@@ -93,18 +102,30 @@ def _settings(args: argparse.Namespace) -> "Settings":
 
     known = {f.name for f in fields(Settings)}
     given = {k: v for k, v in vars(args).items() if k in known and v is not None}
-    if args.layout == "flow-folder":
+    if args.order is not None and args.layout != "flow-folder":
+        raise InputError("--order is for --layout flow-folder; features made here are always strain,v,u")
+    if args.layout in FINISHED:
         given |= annotated(args)
         given |= {k: v for k in ("preview", "cache", "jobs") if (v := getattr(args, k)) is not None}
         if given:
             words = ", ".join(f"--{name}" for name in sorted(given))
-            raise InputError(f"{words}: a flow-folder holds finished features, so there is nothing to set")
+            raise InputError(
+                f"{words}: {FINISHED[args.layout]} finished features, so there is nothing to set"
+            )
         return Settings()
-    if args.order is not None:
-        raise InputError("--order is for --layout flow-folder; features made here are always strain,v,u")
     settings = Settings(**given)
     settings.check()
     return settings
+
+
+def _made(args: argparse.Namespace, settings: "Settings", out: Path) -> "tuple[Archive, Report]":
+    from merveil.mer.prepare import Report
+
+    if args.layout == "archives":
+        from merveil.mer.data.pool import pool
+
+        return pool(args.source), Report()
+    return _flow_folder(args) if args.layout == "flow-folder" else _clips(args, settings, out)
 
 
 def _target(args: argparse.Namespace) -> Path:
@@ -129,7 +150,7 @@ def _clips(args: argparse.Namespace, settings: "Settings", out: Path) -> "tuple[
     progress = Progress()
     try:
         return prepare_archive(
-            args.source,
+            args.source[0],
             args.layout,
             settings=settings,
             workers=_workers(args),
@@ -152,7 +173,7 @@ def _flow_folder(args: argparse.Namespace) -> "tuple[Archive, Report]":
     from merveil.mer.data.folders import read_flow_folder
     from merveil.mer.prepare import Report
 
-    return read_flow_folder(args.source, args.order or "strain,v,u"), Report()
+    return read_flow_folder(args.source[0], args.order or "strain,v,u"), Report()
 
 
 def _workers(args: argparse.Namespace) -> int:
@@ -209,10 +230,10 @@ def _summary(
 ) -> dict[str, Any]:
     import hashlib
 
-    made = args.layout != "flow-folder"
+    made = args.layout not in FINISHED
     return {
         "out": str(args.out),
-        "source": args.source,
+        "source": ", ".join(args.source),
         "layout": args.layout,
         "clips": archive.n,
         "persons": len(archive.persons()),

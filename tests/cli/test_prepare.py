@@ -149,6 +149,45 @@ def test_faults_of_an_annotated_set(schema: Any, sets: Any, capsys: Any, tmp_pat
     assert found["clips"] == 2 and len(found["skipped"]) == 1 and "left out" in err
 
 
+def test_archives_made_alike_become_one(schema: Any, sets: Any, capsys: Any, tmp_path: Path) -> None:
+    for name in ("casme2", "samm"):
+        sets.make(tmp_path / name, name)
+        words = (str(tmp_path / name), "--layout", name, *SET[2:], "--out", str(tmp_path / f"{name}.npz"))
+        assert run(capsys, *words)[0] == 0
+    pair = [str(tmp_path / f"{name}.npz") for name in ("casme2", "samm")]
+    both = tmp_path / "both.npz"
+    code, text, _ = run(capsys, *pair, "--layout", "archives", "--out", str(both), "--json")
+    found = json.loads(text)
+    assert code == 0 and schema.check(found, schema.load("prepare")) == []
+    made, parts = load_archive(both), [load_archive(path) for path in pair]
+    assert (found["clips"], found["persons"], made.meta.apex) == (6, 4, "annotated 4, spotted 2")
+    assert set(made.site) == {"casme2", "samm"} and (made.x == np.concatenate([p.x for p in parts])).all()
+    code, _, err = run(capsys, pair[0], pair[0], "--layout", "archives", "--out", str(tmp_path / "c.npz"))
+    assert code == 2 and "have the same (dataset, subject, clip)" in err
+    code, _, err = run(capsys, pair[0], "--layout", "archives", "--out", str(tmp_path / "c.npz"))
+    assert code == 2 and "name at least two" in err
+    words = (
+        str(tmp_path / "samm"),
+        "--layout",
+        "samm",
+        *SET[2:],
+        "--size",
+        "20",
+        "--force",
+        "--out",
+        pair[1],
+    )
+    assert run(capsys, *words)[0] == 0
+    code, _, err = run(capsys, *pair, "--layout", "archives", "--out", str(tmp_path / "c.npz"))
+    assert code == 2 and "differ in normalisation" in err and "prepare both alike" in err
+    code, _, err = run(capsys, *pair, "--layout", "samm", "--out", str(tmp_path / "c.npz"))
+    assert code == 2 and "only archives are pooled" in err
+    code, _, err = run(
+        capsys, *pair, "--layout", "archives", "--flow", "dis", "--out", str(tmp_path / "c.npz")
+    )
+    assert code == 2 and "--flow: archives hold finished features" in err
+
+
 @pytest.mark.parametrize(
     "words, said",
     [

@@ -131,6 +131,8 @@ def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
 def test_unknown_layouts_and_worker_counts() -> None:
     with pytest.raises(InputError, match="'casme9': choose one of synthetic, flow-folder, video-folder"):
         prepare.prepare_archive("x", "casme9")
+    with pytest.raises(InputError, match="archives hold finished features"):
+        prepare.prepare_archive("x", "archives")
     with pytest.raises(InputError, match="--jobs must be at least 1, not 0"):
         prepare.prepare_archive(SOURCE, "synthetic", workers=0)
 
