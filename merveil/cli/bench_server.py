@@ -59,6 +59,7 @@ class Bench:
             round=1,
             executor=ThreadPoolExecutor(threads) if threads > 1 else None,
         )
+        getattr(get(params.scheme), "warm_up", lambda: None)()
         self.seconds = self.unmask = 0.0
 
     def call(self, move: Callable[[], Sequence[Frame]], out: BinaryIO) -> None:

@@ -111,6 +111,12 @@ class Lattice:
             )
         policy.check_honest(params)
 
+    def warm_up(self) -> None:
+        """Load (or, the first time, compile) every kernel, so that no round pays for it."""
+        from merveil.protocols.lattice.encryption import warm_up
+
+        warm_up()
+
     def client(self, seat: Seat, snapshot: bytes | None = None) -> ClientSession:
         from merveil.protocols.lattice.client import LatticeClient
         from merveil.protocols.lattice.release import KeyedClient

@@ -17,7 +17,7 @@ from merveil.protocols.lattice.constants import CHECK, LANES, SIGMA
 from merveil.protocols.lattice.params import Digits, LatticeParams, Layout, lane_words
 from merveil.protocols.lattice.ring import Words
 from merveil.protocols.lattice.sampling import fresh, gaussians, public
-from merveil.protocols.rng import Rng
+from merveil.protocols.rng import Rng, SystemRng
 
 Secret = NDArray[np.int64]
 
@@ -155,6 +155,17 @@ class Total:
         if any(int(r.max()) >= p for r, p in zip(rows, self._layout.primes)):
             raise ValueError("a residue is not below its prime")
         self.rows[:] = rows
+
+
+def warm_up() -> None:
+    """Mask, add and open a vector of one value under a throw-away key."""
+    values = LatticeParams("lattice", 3, 1, degree=2048, values=1)
+    key, total = Key.draw(2048, SystemRng()), Total(values.layout)
+    secret = key.peek()
+    parts = residues(values.layout, mask(values, bytes(32), key, np.zeros(1, dtype=np.int64), SystemRng()))
+    if canonical(values.layout, parts):
+        total.add(parts)
+    open_sum(values, bytes(32), total, secret, 1)
 
 
 @lru_cache(maxsize=16)

@@ -18,7 +18,7 @@ def test_every_purpose_kind_and_degree_is_listed() -> None:
     for path in (ROOT / "protocols" / "lattice").glob("*.py"):
         found |= set(re.findall(r'"(lattice/1/[a-z-]+)"', path.read_text(encoding="utf-8")))
     listed = set(re.findall(r"^\| `(lattice/1/[a-z-]+)` \|", WIRE, re.MULTILINE))
-    assert listed == found - {"lattice/1/snapshot"} and len(listed) == 5
+    assert listed == found - {"lattice/1/snapshot", "lattice/1/keyed-snapshot"} and len(listed) == 5
     for kind in Kind:
         assert f"| {kind.value} | {kind.name} | " in WIRE
     for name in ("degree", "values", "members", "quorum", "corrupt_members", "pack"):
