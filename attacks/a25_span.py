@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from merveil.attacks import stats
-from merveil.attacks.base import CURIOUS_SERVER, Attack, Finding, Floats, Public, Rule
+from merveil.attacks.base import COALITION, CURIOUS_SERVER, Attack, Finding, Floats, Public, Rule
 from merveil.attacks.reading import honest_sum, uploads
 from merveil.attacks.replay import Replay
 
@@ -69,7 +69,7 @@ def infer_sum(view: Any, public: Public, rng: np.random.Generator) -> dict[str, 
     return {"scores": found.scores(candidates, honest_sum(view, public)[None])[0]}
 
 
-def _finding(areas: NDArray[np.float64], unit: str, statistic: str, rng: np.random.Generator) -> Finding:
+def auc_finding(areas: NDArray[np.float64], unit: str, statistic: str, rng: np.random.Generator) -> Finding:
     ci, strict = (stats.bounded_mean(areas, rng, c) for c in stats.CONFIDENCE)
     return Finding(
         score=float(areas.mean()),
@@ -93,7 +93,7 @@ def score_uploads(guesses: Any, truths: Any, rng: np.random.Generator) -> Findin
             for client, row in zip(guess["clients"], guess["scores"])
         ]
         areas.append(float(np.mean(each)))
-    return _finding(np.array(areas), "rounds", "AUC of a client's clips against clips of no client", rng)
+    return auc_finding(np.array(areas), "rounds", "AUC of a client's clips against clips of no client", rng)
 
 
 def score_sum(guesses: Any, truths: Any, rng: np.random.Generator) -> Finding:
@@ -102,7 +102,7 @@ def score_sum(guesses: Any, truths: Any, rng: np.random.Generator) -> Finding:
         stats.auc(guess["scores"][truth.members], guess["scores"][~truth.members])
         for guess, truth in zip(guesses, truths)
     ]
-    return _finding(np.array(areas), "rounds", "AUC of clips in the sum against clips of no client", rng)
+    return auc_finding(np.array(areas), "rounds", "AUC of clips in the sum against clips of no client", rng)
 
 
 ATTACKS = (
@@ -116,6 +116,17 @@ ATTACKS = (
         score=score_uploads,
         rule=Rule(success=0.9, margin=0.05),
         source="After Li et al. 2022 and Petrov et al., NeurIPS 2024 (span test).",
+    ),
+    Attack(
+        id="A25-pool",
+        title="membership of a clip at one client, the server with a quarter of the clients",
+        plain_words="Holding a clip, can the server and some participants tell that it took part at another one?",
+        adversary=COALITION,
+        setting="few-clips-pool",
+        infer=infer_uploads,
+        score=score_uploads,
+        rule=Rule(success=0.9, margin=0.1),
+        source="A25 on the coalition's view.",
     ),
     Attack(
         id="A25-sum",

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from merveil.attacks import stats
-from merveil.attacks.base import CURIOUS_SERVER, Attack, Finding, Floats, Public, Rule
-from merveil.attacks.reading import published_sum, uploads
+from merveil.attacks.base import COALITION, CURIOUS_SERVER, Attack, Finding, Floats, Public, Rule
+from merveil.attacks.reading import honest_sum, uploads
 from merveil.attacks.replay import Replay
 
 Counts = NDArray[np.int64]
@@ -101,7 +101,7 @@ def score_uploads(guesses: Any, truths: Any, rng: np.random.Generator) -> Findin
 def infer_sum(view: Any, public: Public, rng: np.random.Generator) -> dict[str, Any]:
     """Class counts of the whole cohort from the published mean: {"counts": [K], "blind": [K]}."""
     replay = Replay(public)
-    gradient = published_sum(view, public)[replay.slice_of("bias")] / -(public.lr * public.steps)
+    gradient = honest_sum(view, public)[replay.slice_of("bias")] / -(public.lr * public.steps)
     total = public.clips * public.cohort
     means = class_means(replay, public)
     return {
@@ -145,6 +145,17 @@ ATTACKS = (
         score=score_uploads,
         rule=Rule(success=0.8, margin=0.1),
         source="Bias trick; Ma et al., ICLR 2023 (iLRG).",
+    ),
+    Attack(
+        id="A26-pool",
+        title="label counts of one client, the server with a quarter of the clients",
+        plain_words="Can the server and some participants tell how many clips of each emotion another one holds?",
+        adversary=COALITION,
+        setting="few-clips-pool",
+        infer=infer_uploads,
+        score=score_uploads,
+        rule=Rule(success=0.8, margin=0.15),
+        source="A26 on the coalition's view.",
     ),
     Attack(
         id="A26-sum",

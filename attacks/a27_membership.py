@@ -68,7 +68,7 @@ def games(guesses: Any, truths: Any, key: str) -> list[membership.Game]:
 
 
 def score(guesses: Any, truths: Any, rng: np.random.Generator) -> Finding:
-    """AUC over the trainings, interval over persons and trainings; the blind guesser and other scores beside."""
+    """AUC over the trainings, interval over people and trainings; blind guesser and other scores beside."""
     played = games(guesses, truths, "scores")
     ci, strict = (membership.interval(played, rng, c) for c in stats.CONFIDENCE)
     people = len(truths[0].inside)

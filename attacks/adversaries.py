@@ -30,6 +30,16 @@ POOL = _server(
     "server with t - 1 clients",
     "the memory of one client fewer than the threshold",
 )
+DROPPER = _server(
+    "server that decides who drops out",
+    "the sums that it announces and whom it left out; it sends the same model again, so vectors repeat",
+    Power.DROP, Power.CHOOSE_MODEL,
+)  # fmt: skip
+FORKER = _server(
+    "server that sends different models",
+    "a model on which a client's update is zero",
+    Power.FORK, Power.CHOOSE_MODEL, Power.MODIFY,
+)  # fmt: skip
 SYBIL = _server(
     "server that mints members",
     "the keys of every member but the victim, in a roster of the server's own making",

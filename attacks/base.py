@@ -64,6 +64,20 @@ MEMBER = Adversary(
 )
 
 
+COALITION = Adversary(
+    "curious server with a quarter of the clients",
+    frozenset({0}),  # and clients 1..n/4, as the setting says
+    frozenset({Power.READ}),
+    "what the curious server knows, and the inputs and frames of its clients",
+)
+CRAFTER = Adversary(
+    "server that chooses the model",
+    frozenset({0}),
+    frozenset({Power.READ, Power.CHOOSE_MODEL}),
+    "the sum that it announces; it made the start model, and all clients train the same one",
+)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Public:
     """What every party knows of a round: the task, the start model, the recipe and the published result.

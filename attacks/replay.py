@@ -62,7 +62,7 @@ class Replay:
     """
 
     def __init__(self, public: Public) -> None:
-        from merveil.mer.models.stacked import build
+        from merveil.attacks.probe import build
 
         self.torch = need("torch", "attacks")
         self.torch.set_num_threads(1)
@@ -123,6 +123,26 @@ class Replay:
                 f"{self.public.model} has no fully connected first layer, which this attack rests on"
             )
         return slice(0, int(np.prod(shape))), shape
+
+    def hidden_layer(self) -> tuple[slice, slice, tuple[int, ...]]:
+        """Where a hidden fully connected layer's weight and bias lie, and the weight's shape [units, inputs].
+
+        InputError where the network has none; a last layer does not count, its rank is the classes'.
+        """
+        names = [name for name, _ in self.net.layout]
+        for name, shape in self.net.layout:
+            stem = name.removesuffix(".weight")
+            if stem in ("first", "fc") and len(shape) == 2 and name != names[-2]:
+                return self.slice_of(name), self.slice_of(f"{stem}.bias"), shape
+        raise InputError(f"{self.public.model} has no hidden fully connected layer to read")
+
+    def features(self, x: NDArray[Any]) -> NDArray[np.float64]:
+        """What the hidden layer gets of raw images under the start model: float64 [n, inputs]."""
+        torch, ready = self.torch, self.torch.from_numpy(self.net.prepare(x))
+        if not hasattr(self.net, "features"):
+            return np.asarray(ready.flatten(1).double().numpy())
+        with torch.no_grad():
+            return np.asarray(self.net.features(self.start[None], ready)[0].double().numpy())
 
     def slice_of(self, suffix: str) -> slice:
         """Where the last parameter whose name ends in `suffix` lies in the flat vector."""

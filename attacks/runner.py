@@ -3,8 +3,9 @@
 Guarantees: the order is record, infer on all rounds, then score; `infer` is never called with a truth.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,26 @@ from merveil.attacks.scenario import Setting, Task, largest_cohort, record
 from merveil.attacks.training import Course, courses
 from merveil.attacks.wire import Wire
 from merveil.mer.errors import InputError
+from merveil.protocols.policy import Policy
 
+# One clip on the zoo's network with a fully connected first layer, coded as its federations code it.
+WIDE = Setting(clips=1, cohort=16, rounds=2, model="flow-mlp", options=(("hidden", 16),), clip=16.0, bits=24)
+# A wide ReLU layer on the pixels; its gradients are small, and so is the bound on them.
+RELU = Setting(clips=1, cohort=5, rounds=1, model="relu-mlp", options=(("hidden", 64),), clip=1.0, bits=24)
 # What each attack is tried on in the quick form. Sizes give the power that docs/attacks.md states.
 SETTINGS: dict[str, Setting] = {
     "one-clip": Setting(clips=1, cohort=16, rounds=5),
+    "one-clip-wide": WIDE,
+    "one-clip-steps": replace(WIDE, steps=5, lr=0.5),
+    "four-clips": Setting(clips=4, cohort=5, rounds=3),
+    "five-clips": Setting(clips=1, cohort=5, rounds=10, model="flow-mlp", clip=16.0, bits=24),
+    "wide-sum": Setting(clips=2, cohort=5, rounds=24, model="flow-mlp", clip=16.0, bits=24),
+    "relu-batch": replace(RELU, clips=8, rounds=3),
+    "relu-sum": replace(RELU, cohort=6, rounds=10),
+    # Twelve thresholds a clip of the cohort.
+    "crafted": replace(RELU, cohort=8, rounds=4, options=(("hidden", 96),), clip=16.0, crafted=True),
+    "one-clip-pool": replace(WIDE, colluders=4),
+    "few-clips-pool": Setting(clips=2, cohort=12, rounds=20, colluders=3),
     "few-clips": Setting(clips=2, cohort=20, rounds=20),
     "small-sum": Setting(clips=2, cohort=5, rounds=24),
     "weighted": Setting(clips=1, cohort=20, rounds=5, weighted=True),
@@ -55,6 +72,16 @@ class Trial:
     cases: list[Any] = field(repr=False)
 
 
+def minding(scheme: str) -> Build:
+    """Clients that answer only for survivor sets that differ by two or more, or are equal."""
+    floor = partial(Policy, schemes=frozenset({scheme}), min_difference=2)
+    return replace(sound(scheme), policy=floor, label=f"{scheme}, min_difference 2")
+
+
+# Plays on fields whose clients' policy is part of the question.
+FLOORS: dict[str, Callable[[str], Build]] = {"minding": minding, "open": sound}
+
+
 def fitted(setting: Setting, task: Task) -> Setting:
     """The setting with as many clients as the archive has room for; InputError below five."""
     archive = setting.on(task).archive
@@ -84,6 +111,8 @@ def try_attack(
         return try_on_fields(attack, sound(scheme), seed)
     if attack.setting == "noise":
         return try_on_games(attack, scheme, games(attack.id, scheme), seed)
+    if attack.setting in FLOORS:
+        return try_on_fields(attack, FLOORS[attack.setting](scheme), seed)
     if attack.setting == "course":
         return try_on_courses(attack, task, scheme, seed)
     chosen = fitted(setting or SETTINGS[attack.setting], task)

@@ -32,7 +32,8 @@ class Setting:
 
     by_person: a client holds that many clips of one person of its own, and the challenge are other clips of
     these people. colluders: clients 1..n that pool what they know with the server; they are not scored.
-    model, options, clip, bits: instead of the task's, where an attack is about one kind of network.
+    crafted: the server sends a start model of its own making (`attacks.probe.imprint`).
+    model, options, clip, bits, lr: instead of the task's, where an attack is about one kind of network.
     people: drawn people (`attacks.population`) take the place of an archive that has fewer.
     """
 
@@ -47,7 +48,9 @@ class Setting:
     options: tuple[tuple[str, Any], ...] = ()
     clip: float = 0.0
     bits: int = 0
+    lr: float = 0.0
     people: int = 0
+    crafted: bool = False
 
     def on(self, task: "Task") -> "Task":
         """The task with what this setting fixes."""
@@ -62,6 +65,7 @@ class Setting:
             options=options,
             clip=self.clip or task.clip,
             bits=self.bits or task.bits,
+            lr=self.lr or task.lr,
         )
 
 
@@ -220,18 +224,21 @@ def _public(
     seed: int,
     number: int,
 ) -> Public:
-    from merveil.mer.models.stacked import build
+    from merveil.attacks.probe import build, imprint
 
     archive = task.archive
     h, w, c = archive.x.shape[1:]
     net = build(task.model, c, h, w, len(archive.classes), **task.options)
     counts = np.maximum(np.bincount(archive.y[~outside], minlength=len(archive.classes)), 1)
+    start = net.init(1000 * seed + number)
+    if setting.crafted:
+        start = imprint(net, archive.x[outside], seed)
     return Public(
         scheme=scheme,
         model=task.model,
         shape=(h, w, c),
         classes=archive.classes,
-        start=net.init(1000 * seed + number),
+        start=start,
         lr=task.lr,
         steps=setting.steps,
         clip=task.clip,
@@ -252,8 +259,8 @@ def client_updates(task: Task, public: Public, held: Sequence[Index]) -> list[ND
     """Each client's update after `steps` full-batch SGD steps: the network's own training gradient."""
     import torch
 
+    from merveil.attacks.probe import build
     from merveil.attacks.replay import loss_targets
-    from merveil.mer.models.stacked import build
 
     archive = task.archive
     h, w, c = public.shape

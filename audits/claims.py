@@ -52,7 +52,7 @@ CLAIMS: dict[str, Claim] = {
             "C-01",
             "Beyond the survivors' sum, the frames of a secure scheme help a curious server in nothing that "
             "we can measure: not to rebuild a clip, to place one at a client, or to count its labels.",
-            ("A24", "A25", "A26"),
+            ("A24", "A24-exact", "A24-length", "A24-steps", "A24-batch", "A25", "A25-unmix", "A26"),
             "secure",
         ),
         Claim(
@@ -68,6 +68,46 @@ CLAIMS: dict[str, Claim] = {
             "holds other clips of that person.",
             ("A28-link",),
             "secure",
+        ),
+        Claim(
+            "C-31",
+            "A server that pools the inputs and frames of a quarter of the clients learns no more about the "
+            "frames of the others than it does alone.",
+            ("A24-pool", "A25-pool", "A26-pool"),
+            "secure",
+        ),
+        Claim(
+            "C-32",
+            "Clients whose policy sets a minimum difference answer for no second sum that differs by one client.",
+            ("A21",),
+            "secure",
+        ),
+        Claim(
+            "C-33",
+            "Clients that are sent different models end up in no common sum: the model's hash is bound to every "
+            "key and signature.",
+            ("A22",),
+            "secure",
+        ),
+        Claim(
+            "N-31",
+            "A small cohort's sum gives clips back: their movement is rebuilt, their membership is certain where "
+            "a hidden layer is fully connected, and behind a ReLU layer a batch falls apart exactly.",
+            ("A24-sum", "A25-span", "A25-unmix-sum"),
+            "all",
+        ),
+        Claim(
+            "N-32",
+            "A start model made to leak, sent to all clients alike, gives single clips away through any sum.",
+            ("A23",),
+            "all",
+        ),
+        Claim(
+            "N-33",
+            "Sums of the same vectors over different survivors are solved for each vector; the default policy "
+            "does not mind survivor sets that differ by one.",
+            ("A21-default", "A21-rounds"),
+            "all",
         ),
         Claim(
             "N-30",
@@ -102,7 +142,10 @@ CLAIMS: dict[str, Claim] = {
             "N-01",
             "Under `plain` the server reads every update: it rebuilds single clips, places known clips at "
             "clients, tells which client a person is behind, and reads label counts and clip counts.",
-            ("A20", "A24", "A25", "A26", "A28-link"),
+            (
+                "A20", "A24", "A24-exact", "A24-length", "A24-steps", "A24-batch", "A25", "A25-unmix", "A26",
+                "A28-link",
+            ),  # fmt: skip
             "insecure",
         ),
         Claim(

@@ -8,12 +8,12 @@ from merveil.attacks.base import Attack
 from merveil.attacks.runner import Trial, try_attack, try_on_fields, try_on_games, try_on_wires
 from merveil.attacks.scenario import Task
 from merveil.attacks.wire import Wire
-from merveil.audits.broken import builds, ckks_builds, lattice_builds
+from merveil.audits.broken import builds, ckks_builds, lattice_builds, models
 from merveil.audits.broken.dp_noise import control_game
 from merveil.audits.broken.unsigned import UnsignedServer
 
 # attack id -> the weakened construction it must win on
-BUILDS = {**builds.BUILDS, **ckks_builds.BUILDS, **lattice_builds.BUILDS}
+BUILDS = {**builds.BUILDS, **ckks_builds.BUILDS, **lattice_builds.BUILDS, **models.BUILDS}
 
 
 def control_of(attack: Attack, task: Task, seed: int = 0) -> Trial:

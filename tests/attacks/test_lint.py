@@ -20,6 +20,8 @@ ALLOWED = {
     "merveil.attacks.plays",
     "merveil.attacks.a25_span",
     "merveil.attacks.a27_membership",
+    "merveil.attacks.a26_labels",
+    "merveil.attacks.inversion",
     "merveil.attacks.membership",
     "merveil.attacks.reading",
     "merveil.attacks.reconstruction",

@@ -1,0 +1,73 @@
+"""A23: a start model made to leak: all units of its first layer measure the same, each from a threshold on.
+
+The difference of two neighbouring units' gradients is the gradient of the clips between the two thresholds
+alone; where that is one clip, dividing by the bias gives its pixels. It does not matter whether the clips are
+one client's or a whole cohort's, so an exact sum does not help; what helps is to refuse the model.
+Source: Fowl et al., ICLR 2022 (Robbing the Fed). Others of the kind (trap weights, LOKI, SEER) are declared
+as not provided and not built.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from merveil.attacks import reconstruction, stats
+from merveil.attacks.base import CRAFTER, Attack, Finding, Public, Rule
+from merveil.attacks.reading import honest_sum
+from merveil.attacks.replay import Replay, scaled
+
+RANGE = 255.0
+CLEAR = 40.0  # dB from which on a picture counts as the clip itself
+LEAST = 1e-4  # of the largest bin: smaller ones hold no clip, or its loss had no slope
+
+
+def infer(view: Any, public: Public, rng: np.random.Generator) -> dict[str, Any]:
+    """{"images": [k, h, w, c] of the bins that hold something}."""
+    replay = Replay(public)
+    weight, bias, shape = replay.hidden_layer()
+    vector = honest_sum(view, public)
+    dw, db = vector[weight].reshape(shape), vector[bias]
+    # All units pass the same slope on, so each bin is the difference to the next threshold.
+    bins, mass = dw - np.vstack([dw[1:], 0 * dw[:1]]), db - np.append(db[1:], 0.0)
+    full = np.abs(mass) > LEAST * np.abs(mass).max()
+    pixels = replay.net.raw(bins[full] / mass[full][:, None])
+    return {"images": np.clip(pixels.reshape(-1, *public.shape), 0, RANGE)}
+
+
+def score(guesses: Any, truths: Any, rng: np.random.Generator) -> Finding:
+    """Share of the cohort's clips that some bin shows with 40 dB or more; nobody draws one by chance."""
+    clear, best, n = 0, [], 0
+    for guess, truth in zip(guesses, truths):
+        true = scaled(truth.archive.x[np.concatenate(list(truth.held.values()))]).astype(np.float64)
+        for image in true:
+            found = reconstruction.psnr(guess["images"], image[None], RANGE)
+            best.append(float(min(found.max(initial=0.0), 99.0)))
+            clear, n = clear + int(best[-1] >= CLEAR), n + 1
+    ci, strict = stats.both_intervals(stats.clopper_pearson, clear, n)
+    return Finding(
+        score=clear / n,
+        chance=0.0,
+        ci95=ci,
+        strict=strict,
+        n=n,
+        unit="clips",
+        statistic="share of the cohort's clips rebuilt with 40 dB or more from the published sum",
+        mde=stats.proportion_detectable(n, 0.0, alpha=stats.STRICT_ALPHA),
+        details={"psnr_db_median": float(np.median(best))},
+    )
+
+
+ATTACKS = (
+    Attack(
+        id="A23",
+        title="a crafted start model, read off the published sum",
+        plain_words="If the server sends a model made for it, can it read participants' clips off the sum?",
+        adversary=CRAFTER,
+        setting="crafted",
+        infer=infer,
+        score=score,
+        rule=Rule(success=0.75, margin=0.01),
+        source="Fowl et al., ICLR 2022.",
+        on_sum=True,
+    ),
+)
