@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from merveil.fl.clients import parse_clients, partition
 from merveil.fl.options import TrainOptions, resolve
 from merveil.mer.data.splits import check_disjoint
+from merveil.mer.errors import InputError
 from merveil.mer.models.registry import get
 
 if TYPE_CHECKING:
@@ -52,8 +53,13 @@ def federated_predictions(
     """
     from merveil.fl.driver import Federation, Run
 
+    if model == "ensemble":
+        shared = {"scheme": scheme, "clients": clients, "seed": seed, "progress": progress}
+        return _ensemble(archive, folds, rounds, options or {}, shared)
     own: dict[str, Any] = {"model": model, "scheme": scheme, "clients": clients, "seed": seed}
     chosen = resolve(options or {}, own, {} if rounds is None else {"rounds": rounds})
+    if chosen.coverage:
+        raise InputError("coverage sets a finished model's rule; a score has its curve over coverage anyway")
     rule = parse_clients(chosen.clients)
     for fold in folds:
         check_disjoint(archive, fold)
@@ -71,6 +77,36 @@ def federated_predictions(
             progress(done, chosen.rounds)
     info = _info(chosen, federation, reports, len(partition(archive, rule)))
     return FederatedRun(_predict(archive, folds, federation, state), info)
+
+
+def _ensemble(
+    archive: "Archive",
+    folds: Sequence["Fold"],
+    rounds: int | None,
+    options: Mapping[str, Any],
+    shared: Mapping[str, Any],
+) -> FederatedRun:
+    """Both parts by federations of their own over the same clients."""
+    from merveil.mer.ensemble import PARTS, mixed
+
+    if options or rounds is not None:
+        raise InputError("ensemble takes no rounds or options; its parts are trained as they are alone")
+    runs = [federated_predictions(archive, folds, model=part, **shared) for part in PARTS]
+    first, last = runs[0].info, runs[-1].info
+    info = {
+        **{
+            name: last[name]
+            for name in ("clients", "client_rule", "clients_in_a_fold", "guarantee", "privacy")
+        },
+        "rounds": sum(run.info["rounds"] for run in runs),
+        "strategy": "ensemble",
+        "parameters": sum(run.info["parameters"] for run in runs),
+        "uplink_bytes_per_client": None,
+        "drop_rate": last["drop_rate"],
+        "parts": [first, last],
+        "options_sha256": [run.info["options_sha256"] for run in runs],
+    }
+    return FederatedRun(mixed([run.probabilities for run in runs]), info)
 
 
 def _predict(

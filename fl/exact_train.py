@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from merveil.fl.answering import answering_rule
 from merveil.fl.clients import parse_clients, partition
 from merveil.fl.driver import Run
 from merveil.fl.exact import ExactFederation, Trained
@@ -47,6 +48,7 @@ def run_exact(
             f"sum {at + 1}/{len(done.sums)} ({one.name}): {one.survivors} of {one.clients} clients, "
             f"{one.numbers} numbers of {one.bits} bits, {one.uplink_bytes / 1e6:.2f} MB up"
         )
+    rule = answering_rule(archive, options)
     height, width, channels = archive.x.shape[1:]
     digest = save_exact_model(
         folder.path,
@@ -55,6 +57,7 @@ def run_exact(
         options=options.model_options,
         shape=(height, width, channels),
         meta=archive.meta,
+        answering=None if rule is None else rule.to_json(),
         trained={
             "rounds": len(done.sums),
             "scheme": options.scheme,

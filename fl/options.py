@@ -21,7 +21,7 @@ from merveil.fl.strategy import Strategy
 from merveil.mer.errors import InputError
 
 OPTIMISERS = ("sgd", "adam", "adamw")
-_UNHASHED = ("checkpoint_every",)  # changes what is kept on the way, never the model
+_UNHASHED = ("checkpoint_every", "coverage")  # changes what is kept on the way, never the model
 _DP = ("dp", "epsilon", "delta", "dp_unit", "norm_clip", "dp_noise")  # without effect where dp is none
 
 # name -> (smallest, largest) allowed value of a number.
@@ -39,6 +39,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "tau": (1e-12, 1e3),
     "server_ema": (0, 0.99999),
     "logit_tau": (0, 10),
+    "coverage": (0, 1),
     "prox_mu": (0, 1e6),
     "update_clip": (1e-9, 1e9),
     "bits": (4, 40),
@@ -66,7 +67,7 @@ class TrainOptions:
     of its grid. server_ema averages the models over rounds; logit_tau adds tau * log(class share) to training
     scores, by the secure count of classes. max_weight caps the clip count with which a client weighs; 0 takes
     the power of two that holds the largest count. drop_rate: share of the clients that fail in a round, drawn
-    from the seed.
+    from the seed. coverage: share of clips that the finished model is to answer; 0 sets no rule.
     dp, epsilon, delta, dp_unit, norm_clip, dp_noise: differential privacy; norm_clip bounds the 2-norm of a
     client's update (of one clip's gradient where dp is sgd alone), and with noise on the sums update_clip,
     max_cut and max_weight have no effect. With sgd, local_epochs are steps, `batch` is the public divisor of
@@ -102,6 +103,7 @@ class TrainOptions:
     max_weight: int = 0
     drop_rate: float = 0.0
     checkpoint_every: int = 10
+    coverage: float = 0.0
     seed: int = 0
     dp: str = "none"
     epsilon: float = 0.0
@@ -194,7 +196,8 @@ def resolve(*layers: Mapping[str, Any]) -> TrainOptions:
             near = difflib.get_close_matches(name, known, 1)
             raise InputError(f"option {name!r} is not known{f'; did you mean {near[0]!r}?' if near else ''}")
     model, strategy = merged.get("model", "ststnet"), merged.get("strategy", "fedadamw")
-    chosen = {**preset(model, strategy), **merged}
+    own = merged.get("model_options", {})
+    chosen = {**preset(model, strategy, own if isinstance(own, Mapping) else {}), **merged}
     if merged.get("dp", "none") != "none" and "class_weights" not in merged:
         chosen["class_weights"] = False  # their count would have no noise
     if merged.get("dp") == "sgd" and "dp_unit" not in merged:

@@ -13,10 +13,11 @@ looking at held-out people. docs/federated.md has the table of each choice.
   server that divides by its second moment would take steps from rounding noise in small coordinates.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from merveil.mer.errors import InputError
-from merveil.mer.models.registry import get
+from merveil.mer.models.registry import get, usual_recipe
 
 _LOCAL_ADAM: dict[str, Any] = {
     "rounds": 60,
@@ -43,25 +44,29 @@ _EXACT: dict[str, Any] = {"rounds": 3, "lr": 1.0, "server_lr": 1.0, "update_clip
 _PLAIN_SERVER: dict[str, Any] = {"rounds": 60, "server_lr": 1e-3}
 
 
-def preset(model: str, strategy: str) -> dict[str, Any]:
-    """The frozen defaults for one model under one strategy; InputError for an unknown strategy."""
+def preset(model: str, strategy: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The frozen defaults for one model under one strategy; InputError for an unknown strategy.
+
+    options: the model's own, which may have a recipe of their own.
+    """
     if strategy not in _BY_STRATEGY:
         raise InputError(f"strategy {strategy!r} is not known: use one of {', '.join(_BY_STRATEGY)}")
     if get(model).kind == "exact":
         return _EXACT
-    own, central = _BY_STRATEGY[strategy], _central(model)
+    own, central = _BY_STRATEGY[strategy], _central(model, options or {})
     if strategy in ("fedavg", "fedprox", "scaffold"):
         return own
     clip = _GRADIENT_CLIP.get(model, own["update_clip"])
     return {**central, **own, "update_clip": clip}
 
 
-def _central(model: str) -> dict[str, Any]:
+def _central(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The server's side of a model's central recipe: its steps as rounds, its optimiser, its loss."""
     recipes = get(model).recipes
-    if "default" not in recipes or recipes["default"].batch is not None:
+    name = usual_recipe(model, options)
+    if name not in recipes or recipes[name].batch is not None:
         return _PLAIN_SERVER
-    recipe = recipes["default"]
+    recipe = recipes[name]
     return {
         "rounds": recipe.epochs,
         "server_lr": recipe.lr,

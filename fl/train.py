@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from merveil.fl import checkpoint, dp_run
+from merveil.fl.answering import answering_rule
 from merveil.fl.checkpoint import Checkpoint
 from merveil.fl.clients import parse_clients, partition
 from merveil.fl.dp_ledger import BudgetSpent
@@ -274,6 +275,7 @@ def _finish(
     state: State,
     manifest: Mapping[str, Any],
 ) -> None:
+    rule = answering_rule(archive, options)
     height, width, channels = archive.x.shape[1:]
     digest = save_model(
         folder.path,
@@ -283,6 +285,7 @@ def _finish(
         params=federation.final(state)[0],
         shape=(height, width, channels),
         meta=archive.meta,
+        answering=None if rule is None else rule.to_json(),
         trained={
             "rounds": state.rounds,
             "scheme": options.scheme,

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from merveil.mer.baselines import kernel_ridge_predictions, majority_predictions
+from merveil.mer.calibration import selective
 from merveil.mer.data.archive import Archive
 from merveil.mer.data.splits import Fold, check_cover, missing_classes
 from merveil.mer.errors import InputError
@@ -62,8 +63,9 @@ def score(
     """Pooled scores of one run: the scoring part of the contracted JSON.
 
     uf1, uar, accuracy; confusion [K][K] rows truth; undefined class names; per_dataset slices of the same
-    pooled run; ci95 over persons; clips, subjects (persons), folds, classes; incomplete_folds {fold: class
-    names its training part lacks}; notices; baselines {majority, kernel_ridge}, computed here unless given.
+    pooled run; ci95 over persons; selective, the risk over coverage; clips, subjects (persons), folds,
+    classes; incomplete_folds {fold: class names its training part lacks}; notices; baselines {majority,
+    kernel_ridge}, computed here unless given.
     `seed` is of the bootstrap. Raises InputError if folds overlap in persons or do not cover each clip once.
     """
     check_cover(archive, folds)
@@ -80,6 +82,7 @@ def score(
             for name in np.unique(archive.dataset)
         },
         "ci95": bootstrap_ci95(archive.y, predicted, archive.person, k, seed=seed),
+        "selective": selective(archive.y, allowed(archive, folds, probabilities), archive.person, seed),
         "clips": archive.n,
         "subjects": len(archive.persons()),
         "folds": len(folds),

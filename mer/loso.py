@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from merveil.mer.coins import derive
 from merveil.mer.data.splits import check_disjoint, missing_classes
 from merveil.mer.errors import InputError
-from merveil.mer.models.registry import ModelInfo, get, recipe_for
+from merveil.mer.models.registry import ModelInfo, get, recipe_for, usual_recipe
 from merveil.mer.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -58,10 +58,13 @@ def central_predictions(
         check_disjoint(archive, fold)
         if len(archive.classes) - len(missing_classes(archive, fold)) < 2:
             raise InputError(f"fold {fold.name} trains on fewer than two classes; recognition needs two")
+    if info.kind == "ensemble":
+        return _ensemble(archive, folds, seed, dict(options or {}), progress)
     if info.kind in ("closed-form", "exact"):
         return _closed_form(archive, folds, info, dict(options or {}))
     if not isinstance(recipe, Recipe):
-        recipe = recipe_for(model, recipe or "default")
+        usual = usual_recipe(model, options or {})
+        recipe = recipe_for(model, usual if recipe in (None, "default") else recipe)
     recipe, rest = recipe.with_options(dict(options or {}))
     threads = rest.pop("threads", None)
     height, width, channels = archive.x.shape[1:]
@@ -182,6 +185,22 @@ def _about(archive: "Archive", folds: Sequence["Fold"], net: "StackedNet") -> di
         "folds": len(folds),
         "incomplete_folds": {name: missing for name, missing in lacking.items() if missing},
     }
+
+
+def _ensemble(
+    archive: "Archive",
+    folds: Sequence["Fold"],
+    seed: int,
+    options: dict[str, Any],
+    progress: Progress | None,
+) -> CentralRun:
+    from merveil.mer.ensemble import PARTS, mixed
+
+    if options:
+        raise InputError(f"ensemble has no option {next(iter(options))!r}; its parts are trained as alone")
+    runs = [central_predictions(archive, folds, model=m, seed=seed, progress=progress) for m in PARTS]
+    about = {"model": "ensemble", "folds": len(folds), "options": {}, "parts": [run.info for run in runs]}
+    return CentralRun(mixed([run.probabilities for run in runs]), about)
 
 
 def _closed_form(

@@ -9,6 +9,7 @@ Analysis", IEEE TAFFC 15(1), 2024.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +91,36 @@ def bootstrap_ci95(
     parts = per_person(truth, predicted, person, k)
     drawn = _resampled(parts, _weights(len(parts), seed, resamples))
     return {"uf1": _interval(uf1(drawn)), "uar": _interval(uar(drawn))}
+
+
+def mean_ci95(
+    truth: ArrayLike, runs: Sequence[ArrayLike], person: ArrayLike, k: int, *, seed: int = 0
+) -> dict[str, list[float]]:
+    """As `bootstrap_ci95`, for the mean score of several runs (seeds) over the same resampled persons."""
+    parts = [per_person(truth, run, person, k) for run in runs]
+    weights = _weights(len(parts[0]), seed, RESAMPLES)
+    drawn = [_resampled(part, weights) for part in parts]
+    return {
+        name: _interval(np.mean([measure(d) for d in drawn], axis=0))
+        for name, measure in (("uf1", uf1), ("uar", uar))
+    }
+
+
+def mean_difference(
+    truth: ArrayLike,
+    first: Sequence[ArrayLike],
+    second: Sequence[ArrayLike],
+    person: ArrayLike,
+    k: int,
+    *,
+    seed: int = 0,
+) -> tuple[float, list[float]]:
+    """Mean UF1 of the second runs minus that of the first, and its paired 95 % interval over persons."""
+    a, b = ([per_person(truth, run, person, k) for run in runs] for runs in (first, second))
+    weights = _weights(len(a[0]), seed, RESAMPLES)
+    gains = [np.mean([uf1(_resampled(part, weights)) for part in runs], axis=0) for runs in (a, b)]
+    means = [np.mean([uf1(part.sum(axis=0)) for part in runs]) for runs in (a, b)]
+    return float(means[1] - means[0]), _interval(gains[1] - gains[0])
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from torch.nn import functional
 
 from merveil.mer.coins import Coins, generator
 from merveil.mer.errors import InputError
+from merveil.mer.models.inputs import channels_first, flow_normalised
 from merveil.mer.models.stacked import Floats, StackedNet, no_more
 
 SIDE = 14  # block means a side
-CUT = 4.0  # of the normalised flow
 DROP_INPUT, DROP_HIDDEN = 0.2, 0.5
 SHIFT, STRETCH, GAIN = 1.0, 0.1, 0.2  # augmentation: cells of the 14x14 means, share, share
 
@@ -93,13 +93,9 @@ class FlowMLP(StackedNet):
 
     def _means(self, images: torch.Tensor) -> torch.Tensor:
         """[..., h, w, 3] -> [..., 588]; differentiable, except in the place of the median."""
-        flat = images.flatten(-3, -2)
-        flat = flat - flat.quantile(0.5, -2, keepdim=True)
-        scale = flat.square().mean(-2, keepdim=True).sqrt()
-        flat = (flat / scale.clamp_min(1e-6)).clamp(-CUT, CUT)
-        maps = flat.unflatten(-2, self.shape[:2]).movedim(-1, -3)
+        maps = channels_first(flow_normalised(images))
         blocks = functional.adaptive_avg_pool2d(maps.flatten(0, -4) if maps.ndim > 4 else maps, SIDE)
-        return blocks.movedim(-3, -1).reshape(*images.shape[:-3], self.inputs)
+        return blocks.transpose(-3, -2).transpose(-2, -1).reshape(*images.shape[:-3], self.inputs)
 
     def _mirrored(self, x: torch.Tensor) -> torch.Tensor:
         signs = torch.tensor([1.0, 1.0, -1.0])

@@ -8,6 +8,7 @@ parameters and no statistics of other clips.
 """
 
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -66,12 +67,28 @@ class RCN(SingleNet):
         """See SingleNet.forward."""
         maps = functional.max_pool2d(torch.relu(run.norm("norm1", run.conv("first", x))), 2)
         maps = run.drop(maps, DROPOUT)
-        attention = _attention(functional.adaptive_avg_pool2d(maps, CELLS), run.parts["fc.weight"])
+        attention = _attention(_cells(maps), run.parts["fc.weight"])
         state = torch.relu(run.norm("norm2", run.conv("across", maps)))
         for _ in range(REPEATS):
             state = torch.relu(run.norm("norm3", run.conv("again", maps + state, 1)))
         state = run.drop(functional.max_pool2d(state, 2), DROPOUT)
-        return run.linear("fc", (functional.adaptive_avg_pool2d(state, CELLS) * attention).flatten(1))
+        return run.linear("fc", (_cells(state) * attention).flatten(1))
+
+
+def _cells(maps: torch.Tensor) -> torch.Tensor:
+    """Means of 5x5 cells, torch's adaptive average pooling as two products, which ONNX has."""
+    rows, columns = (_windows(int(side)) for side in maps.shape[-2:])
+    return rows @ maps @ columns.T
+
+
+@cache
+def _windows(side: int) -> torch.Tensor:
+    """[5, side]: cell i averages positions floor(i side / 5) up to ceil((i + 1) side / 5)."""
+    found = torch.zeros(CELLS, side)
+    for i in range(CELLS):
+        low, high = i * side // CELLS, -(-(i + 1) * side // CELLS)
+        found[i, low:high] = 1 / (high - low)
+    return found
 
 
 def _attention(cells: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

@@ -18,10 +18,10 @@ from torch.nn import functional
 
 from merveil.mer.coins import Coins, generator
 from merveil.mer.errors import InputError
+from merveil.mer.models.inputs import channels_first, flow_normalised
 from merveil.mer.models.stacked import Floats, Gradient, StackedNet
 
 INPUTS = ("flow", "bytes")
-CUT = 4.0  # of the normalised flow
 EPS, MOMENTUM = 1e-5, 0.1  # of normalisations, as in torch
 TOGETHER = 128  # clips of one prediction
 
@@ -150,12 +150,8 @@ class SingleNet(StackedNet):
     def _maps(self, images: torch.Tensor) -> torch.Tensor:
         """Images [..., h, w, 3] -> maps [..., 3, h, w]; differentiable, except in the place of the median."""
         if self.reads == "bytes":
-            return (images / 255).movedim(-1, -3)
-        flat = images.flatten(-3, -2)
-        flat = flat - flat.quantile(0.5, -2, keepdim=True)
-        scale = flat.square().mean(-2, keepdim=True).sqrt()
-        flat = (flat / scale.clamp_min(1e-6)).clamp(-CUT, CUT)
-        return flat.unflatten(-2, self.shape[:2]).movedim(-1, -3)
+            return channels_first(images / 255)
+        return channels_first(flow_normalised(images))
 
     def logits(
         self, params: torch.Tensor, x: torch.Tensor, *, train: bool, generator: Coins | None = None

@@ -144,7 +144,7 @@ def _check_names(settings: Settings) -> None:
 
     parse_protocol(settings["protocol"])
     parse_clients(settings["clients"])
-    closed = get(settings["model"]).kind in ("closed-form", "exact")
+    closed = get(settings["model"]).kind != "network"
     if settings["mode"] == "central" and not (closed and settings["recipe"] == "default"):
         recipe_for(settings["model"], settings["recipe"])
     if settings["scheme"] not in names():
@@ -156,7 +156,13 @@ def _central(settings: Settings) -> dict[str, Any]:
 
 
 def _federated(settings: Settings) -> dict[str, Any]:
-    options = dict(settings.extra)
+    from merveil.mer.models.registry import get
+
+    own = get(settings["model"]).options
+    options = {name: value for name, value in settings.extra.items() if name not in own}
+    table = {name: value for name, value in settings.extra.items() if name in own}
+    if table:
+        options["model_options"] = {**options.get("model_options", {}), **table}
     if settings["dp"] != "none":
         options |= _given(settings, *PRIVACY)
     if settings.get("norm"):

@@ -110,7 +110,7 @@ def resolve(args: argparse.Namespace) -> Settings:
     _check(merged)
     extra = {name: value for name, value in merged.items() if name not in KINDS}
     known = {entry.name for entry in fields(Recipe if merged["mode"] == "central" else TrainOptions)}
-    known |= set(get(merged["model"]).options) if merged["mode"] == "central" else set()
+    known |= set(get(merged["model"]).options)
     for name in extra:
         if name not in known:
             near = difflib.get_close_matches(name, [*KINDS, *known], 1)

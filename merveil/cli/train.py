@@ -42,6 +42,7 @@ _HELP = {
     "max_weight": "cap of the clip count a client weighs with; 0: none (a power of two above the largest)",
     "drop_rate": "simulated share of clients that fail in a round",
     "checkpoint_every": "rounds between checkpoints",
+    "coverage": "share of clips the model is to answer: its threshold, by four inner trainings; 0: none",
     "dp": "differential privacy: none, distributed (clients add noise to sums), central (a trusted server "
     "does), sgd (a client's own training has it), distributed+sgd, central+sgd",
     "epsilon": "privacy budget of the federation, over all its runs",

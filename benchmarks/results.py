@@ -1,0 +1,147 @@
+"""The scores of docs/results.md: every cell is one honest evaluation, kept in a folder and never run twice.
+
+    python benchmarks/results.py --data F.npz --cache DIR [--only TEXT] [--seeds 0,1,2] [--minutes M] [--list]
+    python benchmarks/results.py --data F.npz --cache DIR --render
+
+A cell is `merveil evaluate` with its folder under DIR, named by model, mode, clients, scheme and seed; cells
+that are there are passed over, so a run that was stopped goes on where it was. --minutes starts no further
+cell after so long. --render writes docs/results.md and mer/models/scores.json from the cells that are there
+and says which are not.
+"""
+
+import argparse
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+from merveil.protocols.registry import names
+
+ROOT = Path(__file__).resolve().parents[1]
+SEEDS = (0, 1, 2, 3, 4)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a model in one form, trained in one way."""
+
+    model: str
+    options: tuple[str, ...] = ()  # NAME=VALUE of the network
+    mode: str = "central"
+    clients: str = ""
+    scheme: str = ""
+    recipe: str = "default"
+    seeds: tuple[int, ...] = SEEDS
+
+    @property
+    def form(self) -> str:
+        """The model with its options, as the table has it."""
+        return self.model + "".join(f", {option.replace('=', ' ')}" for option in self.options)
+
+    @property
+    def way(self) -> str:
+        """How it is trained, as the table has it."""
+        return "central" if self.mode == "central" else f"federated, {self.clients}, {self.scheme}"
+
+    def folder(self, seed: int) -> str:
+        """The cell's name."""
+        parts = [self.model, *self.options, self.recipe, self.mode, self.clients, self.scheme, f"seed{seed}"]
+        return "_".join(part.replace(":", "-") for part in parts if part)
+
+    def words(self, data: str, out: Path, seed: int) -> list[str]:
+        """The command of one cell."""
+        found = ["evaluate", "--data", data, "--model", self.model, "--mode", self.mode, "--seed", str(seed)]
+        if self.mode == "federated":
+            found += ["--clients", self.clients, "--scheme", self.scheme]
+        elif self.recipe != "default":
+            found += ["--recipe", self.recipe]
+        for option in self.options:
+            found += ["--set", option]
+        return [*found, "--out", str(out)]
+
+
+def federated(model: str, *options: str, schemes: bool = True) -> list[Row]:
+    """A model's federated lines: subjects and sites in the clear, then every secure scheme, one seed."""
+    found = [Row(model, options, "federated", clients, "plain") for clients in ("subject", "site")]
+    if schemes:
+        secure = [name for name in names() if name != "plain"]
+        found += [Row(model, options, "federated", "subject", name, seeds=(0,)) for name in secure]
+    return found
+
+
+def rows() -> list[Row]:
+    """Every line, the cheapest and most telling first."""
+    one = (0,)  # what has no seed
+    exact = [Row("kernel-ridge", seeds=one), Row("exact-ridge", seeds=one)]
+    exact += [
+        Row("exact-ridge", (), "federated", row.clients, row.scheme, seeds=one)
+        for row in federated("exact-ridge")
+    ]
+    exact.append(Row("exact-ridge", ("register=false",), seeds=one))
+    small = [Row("flow-mlp"), Row("ensemble"), Row("ststnet")]
+    small += [Row("ststnet", ("norm=batch",), recipe="batch-norm"), Row("compact-transformer")]
+    small += federated("ststnet") + federated("flow-mlp")
+    wide = [Row("off-apexnet", ("head=gap",)), Row("rcn"), Row("rcn", ("norm=batch",), recipe="batch-norm")]
+    wide += [Row("dual-inception", ("head=gap",)), Row("featref")]
+    wide += federated("compact-transformer") + federated("off-apexnet", "head=gap") + federated("ensemble")
+    wide += federated("rcn") + federated("dual-inception", "head=gap") + federated("featref")
+    return [*exact, *small, *wide, Row("off-apexnet"), Row("dual-inception")]
+
+
+def missing(cache: Path, seeds: tuple[int, ...], only: str) -> list[tuple[Row, int]]:
+    """Cells that are not there, seed by seed for each line."""
+    return [
+        (row, seed)
+        for row in rows()
+        for seed in row.seeds
+        if seed in seeds
+        and only in row.folder(seed)
+        and not (cache / row.folder(seed) / "result.json").is_file()
+    ]
+
+
+def fill(data: str, cache: Path, cells: list[tuple[Row, int]], minutes: float) -> None:
+    """Run cells until all are there or time is up; one that fails is said and left out."""
+    end = monotonic() + 60 * minutes
+    for row, seed in cells:
+        if monotonic() > end:
+            return
+        started = monotonic()
+        done = subprocess.run(
+            [sys.executable, "-m", "merveil", *row.words(data, cache / row.folder(seed), seed)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        told = "" if done.returncode == 0 else f": {done.stderr.strip().splitlines()[-1]}"
+        took = monotonic() - started
+        print(f"{row.folder(seed)}: exit {done.returncode} after {took:.0f} s{told}", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--cache", required=True, type=Path)
+    parser.add_argument("--only", default="", help="cells whose name has this text")
+    parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
+    parser.add_argument("--minutes", type=float, default=1e6)
+    parser.add_argument("--list", action="store_true", help="say what is missing and do nothing")
+    parser.add_argument("--render", action="store_true", help="write the page and the scores")
+    args = parser.parse_args()
+    args.cache.mkdir(parents=True, exist_ok=True)
+    cells = missing(args.cache, tuple(int(s) for s in args.seeds.split(",")), args.only)
+    if args.list:
+        print("\n".join(row.folder(seed) for row, seed in cells))
+        return 0
+    if args.render:
+        from results_page import render  # beside this file
+
+        render(args.data, args.cache, rows(), ROOT)
+        return 0
+    fill(args.data, args.cache, cells, args.minutes)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
