@@ -54,7 +54,9 @@ def test_wrong_frames_and_methods_are_refused() -> None:
         flows.flow(image.astype(np.float32), image, "dis")
     with pytest.raises(InputError, match="too small"):
         flows.flow(image[:8, :8], image[:8, :8], "dis")
-    with pytest.raises(InputError, match="unknown flow method 'farneback': choose one of tvl1, tvl1-quick, dis"):
+    with pytest.raises(
+        InputError, match="unknown flow method 'farneback': choose one of tvl1, tvl1-quick, dis"
+    ):
         flows.flow(image, image, "farneback")
 
 
