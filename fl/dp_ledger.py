@@ -6,6 +6,7 @@ refused. One process at a time holds the file. Restoring an older copy of it voi
 """
 
 import json
+from abc import ABC, abstractmethod
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +25,7 @@ class BudgetSpent(LocalError):
     """The next upload would exceed epsilon; nothing has been sent."""
 
 
-class Ledger:
+class Ledger(ABC):
     """Charges of one federation: the file, its lock and its checks; subclasses say what a charge is.
 
     path None keeps it in memory: for a measurement that starts from nothing. target, delta: of the run that
@@ -46,9 +47,9 @@ class Ledger:
                 self.close()
                 raise
 
+    @abstractmethod
     def _take(self, rows: list[Any]) -> None:
         """Take the charges of a file. ValueError, KeyError or TypeError where they are damaged."""
-        raise NotImplementedError
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         """Put charges on disk, before anybody relies on them."""
