@@ -75,7 +75,7 @@ def no_face(gray: Gray) -> InputError:
 
 
 def seek(gray: Gray, limit: int | None = None) -> Box | None:
-    """The largest frontal face of a frame as an upright square, or None; limit: the smallest looked for, px."""
+    """The largest frontal face of a frame, upright, or None; limit: side of the smallest looked for, px."""
     limit = least(gray) if limit is None else limit
     for name, neighbours in ATTEMPTS:
         found = _cascade(name).detectMultiScale(
