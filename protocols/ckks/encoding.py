@@ -4,8 +4,8 @@ coefficients: a limb is a coefficient, 4,096 a ciphertext. The scale is a multip
 zero modulo p0 and is read off by integer division. slots: a limb is the value of the polynomial at a complex
 root of unity, 2,048 a ciphertext, in SEAL's order; the transform costs 5.5 bits of noise and half the room.
 Either way a limb comes back as the nearest integer, and what is left over is held against the noise bound.
-Encoding to slots rounds, and its error tells of the message; it is computed in 80-bit floats, so that the
-error stays far below the noise that smudging hides.
+Encoding to slots rounds, and its error tells of the message: `slots` bounds it, and `params` counts it among
+the noise that smudging hides. Decoding is of smudged sums and takes ordinary floats.
 """
 
 from functools import lru_cache
@@ -13,16 +13,13 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from merveil.protocols.ckks import ring
+from merveil.protocols.ckks import ring, slots
 from merveil.protocols.ckks.constants import DATA, DEGREE, PRIMES
 from merveil.protocols.ckks.params import CkksParams
 from merveil.protocols.ckks.ring import Residues
 from merveil.protocols.codec import Codes
-from merveil.protocols.errors import LocalError
 
 _P0, _P1 = PRIMES[:DATA]
-_WORD = 1 << 32
-Long = NDArray[np.longdouble]
 
 
 def to_limbs(params: CkksParams, codes: Codes) -> Residues:
@@ -48,14 +45,24 @@ def from_limbs(params: CkksParams, limbs: Residues) -> Codes:
     return total
 
 
+def coefficients(params: CkksParams, limbs: Residues) -> tuple[Residues, tuple[int, ...]]:
+    """(signed integers, shape (k, 4096), a factor for each data prime): their product is the plaintext.
+
+    Sums of limbs, beyond what one client may send, are encoded on a coarser grid.
+    """
+    found = params.layout
+    if not params.slots:
+        return limbs, (0, found.delta * _P0 % _P1)
+    largest = max(found.digit, int(np.abs(limbs).max()))
+    whole, shift = slots.to_polynomial(limbs, largest, found.delta * _P0)
+    return whole, tuple((1 << shift) % p for p in PRIMES[:DATA])
+
+
 def message(params: CkksParams, limbs: Residues) -> Residues:
     """The plaintext of limbs, shape (k, capacity), in NTT form over the data primes: (k, 2, 4096)."""
-    if params.slots:
-        return _from_float(to_polynomial(limbs) * np.longdouble(params.layout.scale))
-    out = np.zeros((limbs.shape[0], DATA, DEGREE), dtype=np.int64)
-    factor = np.full((1, 1, DEGREE), params.layout.delta * _P0 % _P1, dtype=np.int64)
-    out[:, 1:] = ring.forward(ring.multiply(ring.residues(limbs, 1, 1), factor, 1), 1)
-    return out
+    whole, factors = coefficients(params, limbs)
+    out = ring.residues(whole, DATA)
+    return ring.forward(ring.scale_add(out, factors, np.zeros_like(out)))
 
 
 def read(params: CkksParams, plain: Residues) -> tuple[Residues, bool]:
@@ -66,7 +73,7 @@ def read(params: CkksParams, plain: Residues) -> tuple[Residues, bool]:
     found = params.layout
     low, high = split(ring.inverse(plain.copy()))
     if params.slots:
-        values = to_values(low + high.astype(np.longdouble) * _P0)
+        values = to_values(low + high.astype(np.float64) * _P0)
         steps = values / found.scale
         limbs = np.rint(steps).astype(np.int64)
         return limbs, bool(np.abs(steps - limbs).max() <= found.noise_bound / found.scale)
@@ -89,44 +96,18 @@ def split(coefficients: Residues) -> tuple[Residues, Residues]:
 
 
 @lru_cache(maxsize=1)
-def roots() -> tuple[NDArray[np.intp], NDArray[np.clongdouble]]:
-    """Where SEAL puts slot i (the root with exponent 3^i), and the twist from a cyclic transform to ours.
-
-    LocalError where numpy has no transform in extended precision.
-    """
-    probe = np.fft.fft(np.ones(2, dtype=np.clongdouble))
-    if probe.dtype != np.clongdouble or np.finfo(np.longdouble).nmant < 63:
-        raise LocalError("slots need numpy 2 and 80-bit floats (x86): use the coefficient encoding")
+def roots() -> tuple[NDArray[np.intp], NDArray[np.complex128]]:
+    """Where SEAL puts slot i (the root with exponent 3^i), and the twist from a cyclic transform to ours."""
     exponents = np.empty(DEGREE // 2, dtype=np.intp)
     power = 1
     for i in range(DEGREE // 2):
         exponents[i] = power
         power = power * 3 % (2 * DEGREE)
-    turn = np.arange(DEGREE, dtype=np.longdouble) * (4 * np.arctan(np.longdouble(1)) / DEGREE)
-    return (exponents - 1) // 2, np.asarray(np.cos(turn) + 1j * np.sin(turn), dtype=np.clongdouble)
+    return (exponents - 1) // 2, np.exp(1j * np.pi / DEGREE * np.arange(DEGREE))
 
 
-def to_polynomial(values: NDArray[np.int64] | NDArray[np.float64]) -> Long:
-    """Real coefficients of the polynomial with these slots: (k, 2048) to (k, 4096)."""
-    where, twist = roots()
-    table = np.zeros((values.shape[0], DEGREE), dtype=np.clongdouble)
-    table[:, where] = values
-    table[:, DEGREE - 1 - where] = values  # conjugate roots
-    return np.asarray((np.fft.fft(table, axis=1) / DEGREE / twist).real, dtype=np.longdouble)
-
-
-def to_values(coefficients: Long | NDArray[np.float64]) -> NDArray[np.float64]:
+def to_values(polynomials: NDArray[np.float64]) -> NDArray[np.float64]:
     """Slots of polynomials: (k, 4096) to (k, 2048)."""
     where, twist = roots()
-    table = np.fft.ifft(coefficients * twist, axis=1) * DEGREE
+    table = np.fft.ifft(polynomials * twist, axis=1) * DEGREE
     return np.asarray(table.real[:, where], dtype=np.float64)
-
-
-def _from_float(coefficients: Long) -> Residues:
-    """Integers up to 2^80 held in floats, to residues in NTT form."""
-    whole = np.rint(coefficients)
-    high = np.floor(whole / _WORD)
-    low = whole - high * _WORD
-    out = ring.residues(high.astype(np.int64), DATA)
-    ring.scale_add(out, tuple(_WORD % p for p in PRIMES[:DATA]), ring.residues(low.astype(np.int64), DATA))
-    return ring.forward(out)

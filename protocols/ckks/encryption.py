@@ -82,8 +82,8 @@ def encrypt(
         hidden = ring.forward(ring.residues(v, _ALL))
         for i, key in enumerate((joint, common)):
             error = sampling.errors(noise[i], part.stop - at)
-            out[i, part] = ring.divide(ring.multiply(hidden, key), error, SPECIAL, _INVERSES)
-        ring.add(out[0, part], encoding.message(params, limbs[part]))
+            said = None if i else encoding.coefficients(params, limbs[part])
+            out[i, part] = ring.divide(ring.multiply(hidden, key), error, SPECIAL, _INVERSES, said)
     return out[0], out[1]
 
 

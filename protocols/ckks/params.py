@@ -24,7 +24,7 @@ from merveil.protocols.params import Params
 
 DEVIATIONS = 10.0
 _MAX_LIMBS = 6
-_FLOAT_ERROR = 2.0**-65  # standard deviation of an encoded coefficient, relative to the largest limb's
+SLOT_ERROR = 2.95 * 2.0**-63  # root mean square over coefficients, relative to digit * scale: see `slots`
 _MARGIN = 1.1  # on the two-norm of 4,096 coefficients, whose spread is about one per cent
 
 
@@ -32,13 +32,15 @@ _MARGIN = 1.1  # on the two-norm of 4,096 coefficients, whose spread is about on
 class Layout:
     """How codes become coefficients.
 
-    limbs, width: digits a code, bits a digit. ciphertexts: K. capacity: limbs in each. delta: the scale is
-    delta*p0. ciphertext_noise, smudging: standard deviations of a coefficient, of the sum's own noise and of
-    one answer. noise_bound: ten deviations of what a limb is read with. headroom: half a scale step over it.
+    limbs, width: digits a code, bits a digit. digit: the largest one that a client sends. ciphertexts: K.
+    capacity: limbs in each. delta: the scale is delta*p0. ciphertext_noise, smudging: standard deviations of
+    a coefficient, of the sum's own noise and of one answer. noise_bound: ten deviations of what a limb is
+    read with. headroom: half a scale step over it.
     """
 
     limbs: int
     width: int
+    digit: int
     ciphertexts: int
     capacity: int
     delta: int
@@ -103,16 +105,16 @@ class CkksParams(Params):
             # the transform to slots adds N/2 independent coefficients
             spread = math.sqrt(DEGREE / 2) if self.slots else 1.0
             bound = DEVIATIONS * spread * math.sqrt(self.answers * smudging**2 + own**2)
-            if self.slots:  # no larger than needed: the float error of the encoding grows with the scale
+            if self.slots:  # no larger than needed: the error of the encoding grows with the scale
                 delta = min(largest, math.ceil(2.1 * bound / PRIMES[0]) + 4)
         room = PRIMES[0] * (delta / 2 - 2)
         if room < bound or smudging > 2.0**58:
             return None
-        return Layout(limbs, width, count, capacity, delta, own, smudging, bound, room / bound)
+        return Layout(limbs, width, digit, count, capacity, delta, own, smudging, bound, room / bound)
 
     def _own_noise(self, digit: int, delta: int) -> float:
-        """Of a full sum: fresh encryptions; in slots also the float error of encoding."""
-        encoding = _FLOAT_ERROR * digit * delta * PRIMES[0] if self.slots else 0.0
+        """Of a full sum: fresh encryptions; in slots also the error of encoding, its proven bound."""
+        encoding = SLOT_ERROR * digit * delta * PRIMES[0] + 0.5 if self.slots else 0.0
         secrets = 1 if self.authority else self.cohort
         return math.sqrt(self.cohort * (fresh_noise(secrets) ** 2 + encoding**2))
 

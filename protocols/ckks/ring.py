@@ -192,7 +192,7 @@ def _scale_add(out: Any, x: Any, scalars: Any, primes: Any) -> None:
 
 @compiled
 def _reduce(out: Any, signed: Any, primes: Any) -> None:
-    """Signed integers, |x| < 2^62, to residues: out[k, r] = signed[k] mod p_r."""
+    """Signed integers to residues: out[k, r] = signed[k] mod p_r. q*p may wrap; the difference does not."""
     for k in range(out.shape[0]):
         for r in range(out.shape[1]):
             p = primes[r]
@@ -277,15 +277,27 @@ def scale_add(out: Residues, scalars: tuple[int, ...], x: Residues) -> Residues:
     return out
 
 
-def divide(product: Residues, error: Residues, special: int, inverses: tuple[int, ...]) -> Residues:
-    """(product + error) / p rounded, p the prime at `special`, as residues modulo the primes before it.
+def divide(
+    product: Residues,
+    error: Residues,
+    special: int,
+    inverses: tuple[int, ...],
+    message: tuple[Residues, tuple[int, ...]] | None = None,
+) -> Residues:
+    """(product + error) / p rounded, plus the message: p the prime at `special`, modulo the primes before it.
 
     product: NTT form, shape (k, special + 1, 4096). error: signed and small, shape (k, 4096). inverses: of p
-    modulo each prime before it.
+    modulo each prime before it. message: signed coefficients, shape (k, 4096), and a factor for each prime;
+    it rides on the transform of the rounding, times p.
     """
     low = inverse(np.ascontiguousarray(product[:, special:]), special)[:, 0]
     _remainder(low, error, PRIMES[special])
-    out = forward(residues(low, special))
+    out = residues(low, special)
+    if message is not None:
+        whole, factors = message
+        scalars = tuple(f * PRIMES[special] % p for f, p in zip(factors, PRIMES[:special]))
+        out = scale_add(residues(whole, special), scalars, out)
+    forward(out)
     _add_scale(out, product, np.array(inverses, dtype=np.int64), _primes(special, 0))
     return out
 
@@ -302,7 +314,7 @@ def negate(x: Residues) -> Residues:
 
 
 def residues(signed: Residues, rows: int, first: int = 0) -> Residues:
-    """Signed integers below 2^62, shape (k, 4096), modulo each prime: shape (k, rows, 4096)."""
+    """Signed integers below 2^63, shape (k, 4096), modulo each prime: shape (k, rows, 4096)."""
     out = np.empty((signed.shape[0], rows, signed.shape[1]), dtype=np.int64)
     _reduce(out, signed, _primes(rows, first))
     return out

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from merveil.protocols.ckks import encoding, ring, seal
+from merveil.protocols.ckks import encoding, ring, seal, slots
 from merveil.protocols.ckks.constants import BITS, DATA, DEGREE, PRIMES
 from merveil.protocols.ckks.params import CkksParams
 
@@ -28,15 +28,16 @@ def test_the_primes_are_those_that_seal_chooses() -> None:
 
 def test_slots_are_encoded_as_seal_does() -> None:
     encoder, plain = sealapi.CKKSEncoder(seal_context()), sealapi.Plaintext()
-    values = np.random.default_rng(1).uniform(-3, 3, DEGREE // 2)
-    scale = 2.0**40
-    encoder.encode(list(values), scale, plain)
+    values = np.random.default_rng(1).integers(-3000, 3001, DEGREE // 2)
+    scale = 2**40
+    encoder.encode(list(values.astype(float)), float(scale), plain)
     theirs = np.array([plain.data(i) for i in range(DATA * DEGREE)], dtype=np.int64).reshape(1, DATA, DEGREE)
-    ours = np.rint(encoding.to_polynomial(values[None]) * scale).astype(np.int64)
-    gap = ring.inverse((theirs - ring.forward(ring.residues(ours, DATA))) % np.array(PRIMES[:DATA])[:, None])
+    whole, shift = slots.to_polynomial(values[None], 3000, scale)
+    assert shift == 0
+    gap = ring.inverse((theirs - ring.forward(ring.residues(whole, DATA))) % np.array(PRIMES[:DATA])[:, None])
     centred = np.minimum(gap, np.array(PRIMES[:DATA])[:, None] - gap)
     assert centred.max() <= 1, "the same polynomial up to rounding"
-    assert np.abs(encoding.to_values(ours.astype(float))[0] / scale - values).max() < 1e-8
+    assert np.abs(encoding.to_values(whole.astype(float))[0] / scale - values).max() < 1e-8
 
 
 def test_tenseal_opens_the_joint_sum_without_a_key(keys: Any) -> None:
