@@ -152,3 +152,9 @@ def test_refusals():
         Release("skellam", 0, 1, 1, Fraction(1), Fraction(0))
     with pytest.raises(LocalError, match="no distance"):
         Release("skellam", 1, 1, 1, Fraction(1), Fraction(2))
+
+
+def test_a_release_with_too_fine_a_noise_is_refused():
+    assert Release("skellam", 100, 8, 1, Fraction(1, 4), Fraction(0)).honest == 1
+    with pytest.raises(LocalError, match="variance >= 1/4"):
+        Release("skellam", 100, 8, 1, Fraction(1, 5), Fraction(0))

@@ -110,5 +110,7 @@ def test_gradients_that_are_none_are_refused():
         STEP.codes(np.full((2, 60), np.nan))
     with pytest.raises(LocalError, match="expected"):
         STEP.codes(np.zeros((2, 59)))
+    with pytest.raises(LocalError, match="expected"):
+        STEP.codes(np.zeros((2, 60, 1)))
     with pytest.raises(LocalError, match="wider than the grid"):
         clip_step(1683, 1.0, 400.0, 0.5, 4.0)

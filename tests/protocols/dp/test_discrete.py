@@ -187,3 +187,10 @@ def test_a_broken_source_is_no_endless_loop():
     m = Mechanism("skellam", 64, 5, 3, 1.0, 2, Fraction(4))
     with pytest.raises(LocalError, match="random source is broken"):
         m.quantise(np.full(64, 1e-3), PUBLIC, Stuck())
+
+
+@pytest.mark.parametrize("changes", [{"target": 0.0}, {"target": -1.0}, {"rounds": 0}])
+def test_a_plan_needs_a_positive_epsilon_and_a_round(changes):
+    asked = {"target": 4.0, "delta": 1e-5, "rounds": 30, **changes}
+    with pytest.raises(LocalError, match="epsilon is positive, and so are the rounds"):
+        solve("skellam", 64, 20, 8, 1.0, **asked)
