@@ -143,7 +143,15 @@ CLAIMS: dict[str, Claim] = {
             "Under `plain` the server reads every update: it rebuilds single clips, places known clips at "
             "clients, tells which client a person is behind, and reads label counts and clip counts.",
             (
-                "A20", "A24", "A24-exact", "A24-length", "A24-steps", "A24-batch", "A25", "A25-unmix", "A26",
+                "A20",
+                "A24",
+                "A24-exact",
+                "A24-length",
+                "A24-steps",
+                "A24-batch",
+                "A25",
+                "A25-unmix",
+                "A26",
                 "A28-link",
             ),  # fmt: skip
             "insecure",
