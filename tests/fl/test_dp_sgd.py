@@ -191,6 +191,14 @@ def test_sums_are_of_the_clips_that_the_coins_drew(people, monkeypatch):
         assert np.array_equal(got[i], wanted)
 
 
+def test_clip_counts_do_not_cross(linear, people):
+    """Weights of 1 on the wire: a client of nine clips and one of a single clip count alike."""
+    runs = [Run("", partition(people, parse_clients("subject")))]
+    fed = Federation(people, runs, options(epsilon=30.0), record=True)
+    fed.advance(fed.start())
+    assert not fed.last[0].transcript.params.weighted and fed.last[0].weight == len(runs[0].clients)
+
+
 def test_training_learns_where_noise_is_small(linear, make):
     archive = make([[0, 1, 2]] * 6, side=4)
     fed = federation(
