@@ -120,7 +120,7 @@ ATTACKS = (
     Attack(
         id="A25-pool",
         title="membership of a clip at one client, the server with a quarter of the clients",
-        plain_words="Holding a clip, can the server and some participants tell that it took part at another one?",
+        plain_words="Can the server and some participants tell that a clip took part at another one?",
         adversary=COALITION,
         setting="few-clips-pool",
         infer=infer_uploads,

@@ -149,7 +149,7 @@ ATTACKS = (
     Attack(
         id="A26-pool",
         title="label counts of one client, the server with a quarter of the clients",
-        plain_words="Can the server and some participants tell how many clips of each emotion another one holds?",
+        plain_words="Can the server and some participants count the clips of each emotion at another one?",
         adversary=COALITION,
         setting="few-clips-pool",
         infer=infer_uploads,

@@ -35,7 +35,7 @@ SETTINGS: dict[str, Setting] = {
     "relu-sum": replace(RELU, cohort=6, rounds=10),
     # Twelve thresholds a clip of the cohort.
     "crafted": replace(RELU, cohort=8, rounds=4, options=(("hidden", 96),), clip=16.0, crafted=True),
-    "one-clip-pool": replace(WIDE, colluders=4),
+    "one-clip-pool": replace(WIDE, colluders=4, rounds=3),
     "few-clips-pool": Setting(clips=2, cohort=12, rounds=20, colluders=3),
     "few-clips": Setting(clips=2, cohort=20, rounds=20),
     "small-sum": Setting(clips=2, cohort=5, rounds=24),
