@@ -35,7 +35,7 @@ from merveil.protocols.session import SPENT
 Fields = dict[str, Any]
 SEED = b"merveil vectors 1"
 NOW = 1_700_000_000
-APART = {"ckks"}  # megabytes a round, and smudging by floats: digests in tests/protocols/ckks instead
+APART = {"ckks"}  # megabytes a round, and smudging by floats: digests in ckks/ instead
 
 
 def rng(name: str) -> SeededRng:
