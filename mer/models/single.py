@@ -6,6 +6,7 @@ tensors and write the arithmetic of one model down.
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -122,9 +123,9 @@ class SingleNet(StackedNet):
         ]
         super().__init__(shape, classes, tuple((t.name, t.shape) for t in tensors), tuple(buffers))
 
+    @abstractmethod
     def forward(self, run: Pass, x: torch.Tensor) -> torch.Tensor:
         """Scores [B,K] of maps x [B,c,h,w]."""
-        raise NotImplementedError
 
     def init(self, seed: int) -> Floats:
         """Weights and biases uniform within 1/sqrt(fan-in), torch's default; norms at 1 and 0."""
