@@ -70,7 +70,7 @@ def _about(model: "LoadedModel | LoadedExact") -> dict[str, str]:
 
 
 def _onnx(model: Any, about: dict[str, str]) -> tuple[bytes, float]:
-    from merveil.mer.export import onnx_bytes
+    from merveil.cli.onnx_graph import onnx_bytes
 
     if not hasattr(model, "net"):
         raise InputError(f"{model.name} is exported as safetensors only: it is no network")

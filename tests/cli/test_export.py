@@ -50,7 +50,7 @@ def test_an_onnx_file_predicts_as_its_run(
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_has_a_graph(name: str) -> None:
     pytest.importorskip("onnxruntime")
-    from merveil.mer.export import onnx_bytes
+    from merveil.cli.onnx_graph import onnx_bytes
 
     net = build(name, 3, 28, 28, 3, **SMALL.get(name, {}))
     params = net.init(1) + 0.05 * np.random.default_rng(0).random(net.size, np.float32)
@@ -60,7 +60,7 @@ def test_every_network_has_a_graph(name: str) -> None:
 
 def test_a_graph_that_differs_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")
-    from merveil.mer import export
+    from merveil.cli import onnx_graph as export
     from merveil.mer.errors import InputError
 
     monkeypatch.setattr(export, "TOLERANCE", -1.0)
@@ -91,7 +91,7 @@ def test_what_cannot_be_exported_is_said(
     def lacking(name: str, extra: str) -> Any:
         raise ImportError(f'{name} is missing: pip install "merveil[{extra}]"')
 
-    monkeypatch.setattr("merveil.mer.export.need", lacking)
+    monkeypatch.setattr("merveil.cli.onnx_graph.need", lacking)
     run = trained("ststnet")
     assert main(["export", "--run", str(run), "--format", "onnx", "--out", out]) == 1
     assert 'pip install "merveil[export]"' in capsys.readouterr().err and not Path(out).exists()
