@@ -216,3 +216,19 @@ def test_adding_a_draw_shifts_no_other() -> None:
 def test_the_system_generator_does_not_repeat() -> None:
     assert SystemRng().draw(32, "x") != SystemRng().draw(32, "x")
     assert len(SystemRng().draw(5, "x")) == 5
+
+
+def test_sharing_and_masking_refuse_what_they_cannot_do_right() -> None:
+    from merveil.protocols.primitives.prg import add_masks
+    from merveil.protocols.primitives.shamir import coefficients_size, split_pair
+
+    good, coins = bytes(32), bytes(2 * coefficients_size(3))
+    for first, second, randomness in (
+        (good[1:], good, coins),
+        (good, good[1:], coins),
+        (good, good, coins[1:]),
+    ):
+        with pytest.raises(ValueError, match="secrets of 32 bytes"):
+            split_pair(first, second, 3, (1, 2, 3), randomness)
+    with pytest.raises(ValueError, match="starts at a block"):
+        add_masks(np.zeros(4, dtype=np.uint32), [bytes(16)], [], start=3)
