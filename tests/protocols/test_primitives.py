@@ -2,6 +2,7 @@
 
 import hashlib
 
+import numpy as np
 import pytest
 from Crypto.Cipher import AES
 from Crypto.Hash import SHA256, SHAKE256
