@@ -53,8 +53,8 @@ packages = ["."]
 publisher = "nobody"
 
 [tool.flwr.app.components]
-serverapp = "{name}.{server}:app"
-clientapp = "{name}.{client}:app"
+serverapp = "flower_app.{server}:app"
+clientapp = "flower_app.{client}:app"
 
 [tool.flwr.app.config]
 num-server-rounds = 3
@@ -89,7 +89,7 @@ ARMS = ("clear", "secure", "flower")
 
 def write_app(folder: Path, arm: str) -> str:
     """The app's folder, and the diff of a secured one against the unsecured."""
-    name, package = folder.name, folder / folder.name
+    package = folder / APP.name
     package.mkdir(parents=True)
     files = {path.name: path.read_text(encoding="utf-8") for path in sorted(APP.glob("*.py"))}
     before = dict(files)
@@ -99,7 +99,9 @@ def write_app(folder: Path, arm: str) -> str:
                 raise RuntimeError(f"{file} has no single {old!r}")
             files[file] = files[file].replace(old, new)
     sides = ("legacy_server", "legacy_client") if arm == "flower" else ("server_app", "client_app")
-    project = PROJECT.replace("{name}", name).replace("{server}", sides[0]).replace("{client}", sides[1])
+    project = (
+        PROJECT.replace("{name}", folder.name).replace("{server}", sides[0]).replace("{client}", sides[1])
+    )
     (folder / "pyproject.toml").write_text(project)
     diff: list[str] = []
     for file, text in files.items():

@@ -3,7 +3,7 @@
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from .task import accuracy, counted, fit, load
+from flower_app.task import accuracy, counted, fit, load
 
 app = ClientApp(mods=[counted])
 

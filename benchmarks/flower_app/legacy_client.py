@@ -4,7 +4,7 @@ from flwr.client import NumPyClient
 from flwr.client.mod import secaggplus_mod
 from flwr.clientapp import ClientApp
 
-from .task import accuracy, counted, fit, load
+from flower_app.task import accuracy, counted, fit, load
 
 
 class Client(NumPyClient):

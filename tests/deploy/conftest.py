@@ -1,8 +1,8 @@
 """A federation on loopback in one process: the server in a thread, each site in another."""
 
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -55,10 +55,10 @@ class World:
     homes: list[Path]
     archives: list[Any]
     settings: ServerSettings
-    threads: list[threading.Thread] = field(default_factory=list)
-    errors: list[BaseException] = field(default_factory=list)
+    pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(32))
+    sites: "list[Future[str]]" = field(default_factory=list)
     server: Server | None = None
-    result: dict[str, Any] | None = None
+    closed: bool = False
 
     def site(self, i: int, kind: type[Site] = Site, **changes: Any) -> Site:
         """Site i, from 0."""
@@ -78,48 +78,34 @@ class World:
     def start_server(self, **changes: Any) -> None:
         self.settings = replace(self.settings, **changes)
         self.server = Server(self.settings, RunLog(verbosity=-1))
-
-        def run() -> None:
-            assert self.server is not None
-            try:
-                self.result = self.server.run()
-            except BaseException as error:  # noqa: BLE001 - handed to the test
-                self.errors.append(error)
-
-        self._thread = self._go(run)
+        self.serving = self.pool.submit(self.server.run)
         self.until(lambda: self.server is not None and self.server.port > 0)
 
-    def start_site(self, site: Site) -> threading.Thread:
-        def run() -> None:
-            try:
-                site.run()
-            except Stopped:
-                return
-            except BaseException as error:  # noqa: BLE001 - handed to the test
-                self.errors.append(error)
+    def start_site(self, site: Site) -> "Future[str]":
+        self.sites.append(self.pool.submit(site.run, self._pause))
+        return self.sites[-1]
 
-        return self._go(run)
-
-    def _go(self, run: Callable[[], None]) -> threading.Thread:
-        thread = threading.Thread(target=run, daemon=True)
-        self.threads.append(thread)
-        thread.start()
-        return thread
+    def _pause(self, seconds: float) -> None:
+        """Between two dials; a test that has ended stops its sites."""
+        if self.closed:
+            raise Stopped("the test is over")
+        time.sleep(seconds)
 
     def until(self, true: Callable[[], bool]) -> None:
         deadline = time.monotonic() + SECONDS
         while not true():
-            assert time.monotonic() < deadline, f"waited too long; {self.errors}"
+            assert time.monotonic() < deadline and not self.serving.done(), "waited too long"
             time.sleep(0.01)
 
     def finish(self) -> dict[str, Any]:
-        """Wait for the server's end and give its result; its error is raised here."""
-        self._thread.join(SECONDS)
-        assert not self._thread.is_alive(), self.log()
-        if self.errors:
-            raise self.errors[0]
-        assert self.result is not None
-        return self.result
+        """Wait for the server's end and give its result; its error, or an unexpected one of a site, is
+        raised."""
+        result = self.serving.result(SECONDS)
+        for site in self.sites:
+            error = site.exception(SECONDS)
+            if error is not None and not isinstance(error, Stopped):
+                raise error
+        return result
 
     def lines(self) -> list[dict[str, Any]]:
         from merveil.fl.runs import read_metrics
@@ -182,8 +168,8 @@ def world(tmp_path: Path, toy_builder: Any) -> Iterator[Callable[..., World]]:
 
     yield make
     for found in made:
-        for thread in found.threads:
-            thread.join(5)
+        found.closed = True
+        found.pool.shutdown(wait=False, cancel_futures=True)
 
 
 @pytest.fixture

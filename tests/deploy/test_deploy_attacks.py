@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import ssl
+import threading
 import time
 from contextlib import closing
 from dataclasses import replace
@@ -273,6 +274,14 @@ def test_a_full_disk_makes_a_dropout_and_the_site_stays(world: Any, monkeypatch:
     assert "could not write" in found.log() and "No space left" in (found.homes[1] / "log.txt").read_text()
 
 
+class Late(Site):
+    """Runs in a thread of its own name, so that a test can give it another clock."""
+
+    def run(self, sleep: Any = time.sleep) -> str:
+        threading.current_thread().name = "late"
+        return super().run(sleep)
+
+
 def test_a_wrong_clock_is_a_dropout_that_says_why(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import merveil.protocols.api as api
 
@@ -285,15 +294,12 @@ def test_a_wrong_clock_is_a_dropout_that_says_why(world: Any, monkeypatch: pytes
 
         @staticmethod
         def time() -> float:
-            import threading
-
             return late if threading.current_thread().name == "late" else time.time()
 
     monkeypatch.setattr(api, "time", Clock)
     found.start_server()
     everyone(found, 2)
-    thread = found.start_site(found.site(2))
-    thread.name = "late"
+    found.start_site(found.site(2, Late))
     found.finish()
     assert roster.expires < late
     assert found.lines()[0]["survivors"] == 4 and "STALE_ROSTER" in found.log()

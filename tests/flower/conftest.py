@@ -138,6 +138,7 @@ class FakeGrid(Grid):
     down: Fault = lambda exchange, message: message
     arrange: Callable[[int, list[Message]], list[Message]] = lambda exchange, replies: replies
     exchange: int = 0
+    current: Any = None
     seen: list[Message] = field(default_factory=list)
     sent: list[Message] = field(default_factory=list)
 
@@ -146,14 +147,21 @@ class FakeGrid(Grid):
         return [m for m in self.sent if m.metadata.dst_node_id == node][exchange - 1]
 
     def set_run(self, run: Any) -> None:
-        raise NotImplementedError
+        self.current = run
 
     @property
     def run(self) -> Any:
-        raise NotImplementedError
+        return self.current
 
-    def create_message(self, *args: Any, **kwargs: Any) -> Message:
-        raise NotImplementedError
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         return [str(m.metadata.dst_node_id) for m in messages]

@@ -181,3 +181,17 @@ def test_torch_state_dicts_go_in_and_out(homes: Any, tools: Any) -> None:
     found = result.arrays.to_torch_state_dict()
     assert torch.allclose(found["weight"], start["weight"] + 0.125, atol=1e-3)
     assert torch.allclose(found["bias"], start["bias"], atol=1e-3)
+
+
+def test_what_is_no_training_passes_through(homes: Any, tools: Any) -> None:
+    inner = tools.make_grid(homes)
+    grid = secure(homes, inner)
+    grid.set_run("this run")  # type: ignore[arg-type]
+    assert grid.run == inner.current == "this run"
+    message = grid.create_message(RecordDict(), "query", 103, "5")
+    assert (message.metadata.dst_node_id, message.metadata.group_id) == (103, "5")
+    assert list(grid.push_messages([message])) == ["103"] and list(grid.pull_messages(["103"])) == []
+    assert list(grid.get_node_ids()) == [101, 102, 103, 104, 105]
+    (first, *_) = tools.train_messages(inner)
+    replies = list(grid.send_and_receive([Message(first.content, node, "evaluate") for node in (101, 102)]))
+    assert [r.content["metrics"]["loss"] for r in replies] == [1.0, 1.0]
