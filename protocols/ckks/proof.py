@@ -37,11 +37,13 @@ def challenge(sid: bytes, dealer: int, commitment: bytes, nodes: bytes) -> Resid
 def masks(threshold: int, rng: Rng) -> list[Scalars]:
     """Coefficients of the masking polynomials, lowest first."""
     stream = sampling.fresh(rng, "ckks/proof-mask")
-    return [_draw(stream) for _ in range(threshold)]
+    drawn = [sampling.below(stream, r, threshold * REPEATS).reshape(threshold, REPEATS) for r in range(DATA)]
+    return _scalars(np.stack(drawn, axis=-1))
 
 
-def _draw(stream: sampling.Stream) -> Scalars:
-    return tuple(tuple(sampling.below(stream, r, 1)[0].item() for r in range(DATA)) for _ in range(REPEATS))
+def _scalars(values: Residues) -> list[Scalars]:
+    """values: (k, REPEATS, 2)."""
+    return [tuple(map(tuple, rows)) for rows in values.tolist()]
 
 
 def at(coefficients: Sequence[Scalars], x: int) -> Scalars:
@@ -93,4 +95,4 @@ def decode_scalars(data: bytes) -> list[Scalars] | None:
     flat = np.frombuffer(data, dtype=">u8").reshape(-1, REPEATS, DATA)
     if (flat >= np.array(PRIMES[:DATA], dtype=np.uint64)).any():
         return None
-    return [tuple(tuple(int(v) for v in row) for row in rows) for rows in flat]
+    return _scalars(flat.astype(np.int64))

@@ -24,12 +24,12 @@ except ImportError as error:
     raise LocalError("scheme 'ckks' needs numba: pip install 'merveil[ckks]'") from error
 
 
-def compiled(function: Callable[..., None]) -> Callable[..., None]:
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` by numba, cached on disk where that can be written."""
     try:
-        return cast(Callable[..., None], numba.njit(cache=True, nogil=True)(function))
+        return cast(Callable[..., Any], numba.njit(cache=True, nogil=True)(function))
     except RuntimeError:  # neither the package's folder nor a cache folder can be written
-        return cast(Callable[..., None], numba.njit(nogil=True)(function))
+        return cast(Callable[..., Any], numba.njit(nogil=True)(function))
 
 
 def _reversed(i: int) -> int:

@@ -55,11 +55,23 @@ def below(stream: Stream, which: int, count: int) -> Residues:
     out = np.empty(count, dtype=np.int64)
     have = 0
     while have < count:
-        words = stream.words(count - have + _SPARE) & np.uint64((1 << bits) - 1)
-        good = words[words < p][: count - have]
-        out[have : have + good.size] = good
-        have += good.size
+        have = _accept(
+            out, have, stream.words(count - have + _SPARE), np.uint64((1 << bits) - 1), np.uint64(p)
+        )
     return out
+
+
+@compiled
+def _accept(out: Any, have: Any, words: Any, mask: Any, p: Any) -> Any:
+    """Fill `out` from `have` on with the masked words below p; how many it then holds."""
+    for j in range(words.size):
+        if have == out.size:
+            break
+        v = words[j] & mask
+        if v < p:
+            out[have] = np.int64(v)
+            have += 1
+    return have
 
 
 def expand(key_id: bytes) -> Residues:
