@@ -8,7 +8,14 @@ import pytest
 pytest.importorskip("torch")
 
 from merveil.attacks import (
-    a23_crafted, a24_inversion, a25_layer, inversion, reading, reconstruction, runner, scenario,
+    a23_crafted,
+    a24_inversion,
+    a25_layer,
+    inversion,
+    reading,
+    reconstruction,
+    runner,
+    scenario,
 )  # fmt: skip
 from merveil.attacks.base import CURIOUS_SERVER
 from merveil.attacks.population import population
@@ -29,7 +36,7 @@ def test_a_single_clip_behind_a_wide_first_layer_is_a_division(task: Task) -> No
 def test_local_steps_are_replayed(task: Task) -> None:
     setting = replace(runner.WIDE, cohort=6, rounds=1, steps=5, lr=0.5)
     case = scenario.record(task, "plain", setting, CURIOUS_SERVER, 1)[0]
-    rng = np.random.default_rng(0)
+    np.random.default_rng(0)
     seen = reading.uploads(case.view, case.public)
     targets = np.stack([seen[c] for c in sorted(seen)])
     labels, ncc = np.array([[task.archive.y[case.truth.held[c][0]]] for c in sorted(seen)]), {}
