@@ -130,6 +130,32 @@ def test_a_fold_is_training_without_its_people(people: Archive) -> None:
         assert dict(model.warps) == warps and np.array_equal(model.coefficients, solved)
 
 
+def test_the_held_out_person_does_not_register_its_site() -> None:
+    """One person moves elsewhere than the rest of its site: without it the site needs no warp."""
+    at = np.arange(28) - 13.5
+    row, column = np.meshgrid(at, at, indexing="ij")
+    rng = np.random.default_rng(0)
+
+    def clip(down: float) -> np.ndarray:
+        blob = np.exp(-((row - down) ** 2 + column**2) / 40)[..., None]
+        return 128 + 60 * blob * rng.normal(size=3) + rng.normal(size=(28, 28, 3))
+
+    low = [0, 0, 0, 0, 0, 0, 4, 4, 4, 4]  # the last four clips are of the odd person
+    archive = make_archive(
+        x=np.clip([clip(down) for down in low], 0, 255).astype(np.uint8),
+        y=[0, 1, 0, 1, 0, 1, 0, 1, 0, 1],
+        dataset=["a"] * 5 + ["b"] * 5,
+        subject=["p", "p", "q", "q", "q", "r", "s", "s", "s", "s"],
+        clip=[f"c{i}" for i in range(10)],
+    )
+    warps = {fold.name: model.warps for fold, model, _ in fold_models(archive, loso(archive), {})}
+    assert warps["b/r"]["b"] != warps["b/s"]["b"]  # the odd person pulls its site where it takes part
+    alone = archive.select(np.flatnonzero(archive.person != "b/s"))
+    clips = Clips(alone, exact.Settings(3, (28, 28)))
+    wanted = exact.warps_from(clips.first(np.arange(alone.n)), clips.names, clips.settings)
+    assert dict(warps["b/s"]) == wanted
+
+
 def test_held_out_labels_and_pixels_decide_nothing(people: Archive) -> None:
     fold = loso(people)[4]
     before = exact_ridge_predictions(people, [fold])[fold.test]
