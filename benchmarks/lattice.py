@@ -29,6 +29,7 @@ from merveil.protocols.codec import Codec
 from merveil.protocols.identity import Coordinator, Identity
 from merveil.protocols.lattice import Lattice, encryption, kernels, packed, ring
 from merveil.protocols.lattice import messages as msg
+from merveil.protocols.lattice.committee import committee
 from merveil.protocols.lattice.params import LatticeParams
 from merveil.protocols.lattice.sampling import fresh, gaussians, public
 from merveil.protocols.policy import Policy
@@ -205,6 +206,19 @@ def unmasking(size: int, clients: int, repeats: int) -> Row:
     }
 
 
+def dropouts(p: LatticeParams, roster: Any, share: float) -> set[int]:
+    """Clients that send nothing: the same share of the committee as of the others, so that a quorum is left.
+
+    Drawn over all clients alike, 30 % leave a committee of 30 short in every fourth round
+    (docs/lattice.md).
+    """
+    draws, everyone = np.random.default_rng(1), tuple(range(1, p.cohort + 1))
+    board = committee(p, roster, everyone)
+    others = [i for i in everyone if i not in board]
+    chosen = [draws.permutation(group)[: int(share * len(group))] for group in (board, others)]
+    return {int(i) for group in chosen for i in group}
+
+
 def one_round(clients: int, size: int, dropped: float) -> Row:
     """A round of real sessions, every client after the other; `dropped` of them send nothing."""
     from merveil.protocols.api import client_session, server_session
@@ -219,7 +233,7 @@ def one_round(clients: int, size: int, dropped: float) -> Row:
     common = {"params": p, "roster": roster, "model_hash": bytes(32), "config_hash": bytes(32), "round": 1}
     server = server_session("lattice", **common)
     server.start()
-    silent = set(np.random.default_rng(1).permutation(clients)[: int(dropped * clients)] + 1)
+    silent = dropouts(p, roster, dropped)
     codes = np.random.default_rng(2).integers(-p.levels, p.levels + 1, p.size)
     sessions, down, own = {}, [], {"client": [], "receive": 0.0, "last": 0.0}
     for i, who in enumerate(identities, 1):
