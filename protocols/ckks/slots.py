@@ -17,7 +17,6 @@ from math import isqrt
 from typing import Any
 
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped,unused-ignore]
 from numba.core import types  # type: ignore[import-untyped,unused-ignore]
 from numba.extending import intrinsic  # type: ignore[import-untyped,unused-ignore]
 
@@ -34,15 +33,14 @@ def _butterfly(typing: Any, a: Any, x: Any, w: Any, y: Any, z: Any) -> Any:
     """((a*2^62 + t) / 2^63, (a*2^62 - t) / 2^63) rounded, t = x*w + y*z in 128 bits."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        wide = ir.IntType(128)
+        word = args[0].type
+        wide = type(word)(128)
         one, two, three, four, five = (builder.sext(v, wide) for v in args)
         t = builder.add(builder.mul(two, three), builder.mul(four, five))
-        base = builder.shl(builder.add(one, ir.Constant(wide, 1)), ir.Constant(wide, _FRACTION))
+        base = builder.shl(builder.add(one, wide(1)), wide(_FRACTION))
         sums = (builder.add(base, t), builder.sub(base, t))
-        down = (builder.ashr(s, ir.Constant(wide, _FRACTION + 1)) for s in sums)
-        return context.make_tuple(
-            builder, signature.return_type, [builder.trunc(s, ir.IntType(64)) for s in down]
-        )
+        down = [builder.trunc(builder.ashr(s, wide(_FRACTION + 1)), word) for s in sums]
+        return context.make_tuple(builder, signature.return_type, down)
 
     pair: Any = types.UniTuple
     return pair(types.int64, 2)(*[types.int64] * 5), code
