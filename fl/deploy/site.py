@@ -5,13 +5,14 @@ go out. So a site that is killed goes on where it was when it is started again, 
 with a second vector; the ledger refuses every other way. Between two steps no key of a round is in memory.
 """
 
+import fcntl
 import os
 import random
 import socket
 import ssl
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,7 +36,7 @@ from merveil.fl.deploy.member import Member
 from merveil.fl.deploy.step import Step, begin, go_on
 from merveil.fl.deploy.task import Task
 from merveil.fl.deploy.work import Trainer, Work
-from merveil.fl.files import write_bytes
+from merveil.fl.keys import write_private
 from merveil.fl.runs import RunLog
 from merveil.mer.errors import InputError
 from merveil.protocols.codec import Codes
@@ -43,7 +44,7 @@ from merveil.protocols.errors import AbortCode, Aborted, LocalError, RemoteError
 from merveil.protocols.primitives.sign import sign
 from merveil.protocols.registry import get
 
-SESSION = "session.bin"
+SESSION, LOCK = "session.bin", "site.lock"
 CONNECT_SECONDS, LOGIN_SECONDS = 10.0, 20.0
 
 
@@ -124,7 +125,7 @@ class Asleep:
         head = self.head.encode()
         number = self.exchange.to_bytes(4, "big")
         parts = [self.task, head, self.payload, number, self.snapshot, *self.outbox]
-        write_bytes(path, pack_list(parts))
+        write_private(path, pack_list(parts), force=True)
 
     @classmethod
     def load(cls, path: Path) -> "Asleep | None":
@@ -150,7 +151,12 @@ class Site:
         """Take part until the server ends; returns its last word. Connections that break are made anew.
 
         LocalError, Aborted and RemoteError of the login pass: with these settings it will not work.
+        LocalError too where another process takes part from the same folder.
         """
+        with _alone(self._settings.home):
+            return self._dial(sleep)
+
+    def _dial(self, sleep: Callable[[float], None]) -> str:
         pause = 0.5
         while True:
             try:
@@ -259,6 +265,17 @@ class Site:
         except OSError as error:  # of the disk: the step never touches the network
             self._log.warn(f"this site sits the round out: {_reason(error)} ({error.filename})")
             return Step((), b"", None, "the site could not write; its log says why")
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Hold the folder's lock; the system lets go of it when the process ends, however it ends."""
+    with (home / LOCK).open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LocalError(f"another process takes part from {home}: a member runs once") from None
+        yield
 
 
 def _reason(error: OSError) -> str:

@@ -332,6 +332,18 @@ def test_check_passes_and_writes_nothing(world: Any) -> None:
     found.finish()
 
 
+def test_a_member_takes_part_from_one_process(world: Any) -> None:
+    found = world(rounds=1)
+    found.start_server()
+    running = found.start_site(found.site(0))
+    found.until(lambda: (found.homes[0] / "site.lock").exists())
+    with pytest.raises(LocalError, match="another process takes part"):
+        found.site(0).run()
+    everyone(found, 0)
+    found.finish()
+    assert running.result(20) and (found.homes[0] / "session.bin").stat().st_mode & 0o777 == 0o600
+
+
 def test_check_names_what_is_wrong(world: Any, toy_builder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     found = world(rounds=1, scheme="secagg")
     found.start_server()

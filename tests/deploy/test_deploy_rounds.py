@@ -1,5 +1,6 @@
 """Training over sites on loopback: as in process, and through failures of sites and server."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from merveil.fl.clients import Client
 from merveil.fl.deploy.server import Server, read_status
+from merveil.fl.deploy.site import Site
 from merveil.fl.driver import Federation, Run
 from merveil.fl.model import load_model
 from merveil.mer.data.archive import make_archive
@@ -44,7 +46,7 @@ def everyone(world: Any, *absent: int) -> None:
             world.start_site(world.site(i))
 
 
-@pytest.mark.parametrize("scheme", ["secagg", "secagg+"])
+@pytest.mark.parametrize("scheme", ["secagg", "secagg+", "lattice"])
 def test_the_model_is_that_of_the_in_process_run(world: Any, scheme: str) -> None:
     found = world(scheme=scheme, rounds=3)
     found.start_server()
@@ -106,6 +108,26 @@ def test_a_site_restarted_in_mid_round_goes_on(world: Any, gone: Any, exchange: 
         found.start_site(found.site(2))
     found.finish()
     assert found.lines()[0]["survivors"] == 5
+
+
+class Slow(Site):
+    """Answers one exchange of the first round long after its deadline."""
+
+    def _reply(self, link: Any, message: Any, done: Any) -> None:
+        if message.text("tag") == "1.1.1":
+            time.sleep(2.5)
+        super()._reply(link, message, done)
+
+
+def test_a_site_that_answers_too_late_is_a_dropout_and_its_frame_changes_nothing(world: Any) -> None:
+    found = world(rounds=3, class_weights=False)
+    found.start_server(phase_seconds=1.5, gather_seconds=1)
+    everyone(found, 4)
+    found.start_site(found.site(4, Slow))
+    found.finish()
+    lines = found.lines()
+    assert lines[0]["names"] == ["site-1", "site-2", "site-3", "site-4"]
+    assert all(line["survivors"] >= 4 and not line["excluded"] for line in lines)
 
 
 def test_two_sites_lost_at_once_end_the_round(world: Any, gone: Any) -> None:

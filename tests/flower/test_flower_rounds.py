@@ -11,9 +11,8 @@ from merveil.fl.flower import SecureGrid, SecureMod, secured
 from merveil.fl.flower.grid import Settings
 from merveil.fl.flower.records import RECORD, Plan
 from merveil.protocols.errors import AbortCode, Aborted, LocalError
-from merveil.protocols.registry import names
+from merveil.protocols.registry import get, names
 
-EXCHANGES = {"plain": 1}
 CLIP = 0.5
 
 
@@ -35,7 +34,7 @@ def test_every_scheme_gives_the_weighted_mean(homes: Any, tools: Any, scheme: st
     inner = tools.make_grid(homes)
     grid = secure(homes, inner, scheme=scheme, bits=16)
     replies = list(grid.send_and_receive(tools.train_messages(inner)))
-    assert inner.exchange == EXCHANGES.get(scheme, 5)
+    assert inner.exchange == len(get(scheme).phases)
     assert mean_of(replies) == pytest.approx(tools.weighted_mean(range(1, 6)), abs=0.02)
     assert replies[0].content["metrics"]["num-examples"] == 15
     assert grid.reports[0].survivors == tuple(f"site-{i}" for i in range(1, 6))
