@@ -8,7 +8,7 @@ session; nothing is answered then.
 
 from collections.abc import Callable, Sequence
 
-from merveil.protocols.ckks import encoding, encryption, ring
+from merveil.protocols.ckks import checks, encoding, encryption, ring
 from merveil.protocols.ckks import messages as msg
 from merveil.protocols.ckks.constants import CIPHERTEXT_BYTES, DATA, PRIMES, PUBLIC_BYTES
 from merveil.protocols.ckks.dealing import checked_sum, open_public, open_share, seal_shares
@@ -26,7 +26,7 @@ from merveil.protocols.ledger import RoundState
 from merveil.protocols.machine import Event, step
 from merveil.protocols.primitives.agreement import private_key, public_bytes
 from merveil.protocols.primitives.sign import sign
-from merveil.protocols.secagg.messages import from_bitmap, to_bitmap
+from merveil.protocols.secagg.messages import to_bitmap
 from merveil.protocols.session import SPENT, Phase, Seat
 
 _LIVE = (Phase.KEYS, Phase.SHARES, Phase.MASKED, Phase.CHECK, Phase.UNMASK)
@@ -191,32 +191,11 @@ class CkksClient:
             return self._on_survivors(frame)
         return self._on_request(frame)
 
-    def _enough(self, clients: int, what: str) -> None:
-        if clients < self._params.threshold:
-            raise Aborted(
-                AbortCode.BELOW_THRESHOLD,
-                f"{clients} clients {what}, the threshold is {self._params.threshold}",
-            )
-
     # KEYS
 
     def _on_keys(self, frame: Frame) -> Sequence[Frame]:
         seat, context, state = self._seat, self._seat.context, self._state
-        fingerprint, adverts = msg.decode_keys(frame.body)
-        difference = context.difference(fingerprint)
-        if difference is AbortCode.STALE_KEY:
-            raise RemoteError("the frame belongs to another round or attempt", (0,), difference)
-        if difference is not None:
-            raise Aborted(difference, "the server's round differs from this client's", (0,))
-        if frame.session != context.digest[:16]:
-            raise Aborted(AbortCode.PARAMS_MISMATCH, "the server is in another context", (0,))
-        if adverts.get(seat.index) != state.advert:
-            raise Aborted(_MISMATCH, "this client's advert is not on the list", (0,))
-        if not set(adverts) <= set(context.cohort):
-            raise Aborted(_MISMATCH, "the list names clients outside the cohort", (0,))
-        self._enough(len(adverts), "advertised")
-        if self._params.authority and self._params.authority not in adverts:
-            raise Aborted(AbortCode.BELOW_THRESHOLD, f"{self._params.authority} holds the key and is missing")
+        adverts = checks.adverts(seat, self._params, state, frame)
         sid = msg.session_id(context.digest, adverts)
         frames: Sequence[Frame] = ()
         if state.secret is not None:
@@ -238,7 +217,7 @@ class CkksClient:
         if not set(entries) <= expected or (holder and set(entries) != expected):
             raise Aborted(_MISMATCH, "keys of other clients than have a part in it", (0,))
         if not holder:
-            self._enough(len(entries) + 1, "shared")
+            checks.enough(self._params, len(entries) + 1, "shared")
         joint = decode_polynomials(state.public, 1, len(PRIMES), seat.index) if state.public else None
         for dealer, dealt in entries.items():
             public = open_public(seat, state, dealer, dealt)
@@ -290,29 +269,11 @@ class CkksClient:
 
     def _on_survivors(self, frame: Frame) -> Sequence[Frame]:
         seat, state = self._seat, self._state
-        listed = msg.decode_survivors(frame.body)
-        if listed.get(seat.index) != state.c1:
-            raise Aborted(_MISMATCH, "the survivor list does not hold this client's ciphertext", (0,))
-        if not set(listed) <= set(state.adverts if self._params.authority else state.dealers):
-            raise Aborted(_MISMATCH, "survivors that have no part in the key", (0,))
-        self._enough(len(listed), "survived")
-        self._check_difference(set(listed))
+        checks.survivors(seat, self._params, state, frame)
         root = msg.survivor_root(state.sid, state.view, frame.body)
         state.survivors, state.root = frame.body, root
         self._phase = step(TABLE, SPENT, self._phase, Event.ADVANCE)
         return (self._frame(Kind.SIGNED, root, state.sid),)
-
-    def _check_difference(self, alive: set[int]) -> None:
-        """Two sums whose survivors differ by few clients tell much about those few."""
-        least = self._seat.policy.min_difference
-        last = self._seat.ledger.last_answered(self._seat.context.federation)
-        if least and last:
-            difference = len(from_bitmap(last) ^ alive)
-            if 0 < difference < least:
-                raise Aborted(
-                    AbortCode.COHORT_TOO_SMALL,
-                    f"the survivors differ by {difference} from the last set, the policy asks {least}",
-                )
 
     # UNMASK
 
@@ -320,16 +281,7 @@ class CkksClient:
         """Answer once where chosen, else close the round; either way the key share is gone afterwards."""
         seat, context, state, params = self._seat, self._seat.context, self._state, self._params
         listed = msg.decode_survivors(state.survivors)
-        count = params.layout.ciphertexts
-        holder = params.authority
-        signatures, parts = msg.decode_request(frame.body, seat.index, len(listed), count, holder)
-        if not set(signatures) <= set(listed) or not all(self._signed(i, s) for i, s in signatures.items()):
-            raise Aborted(AbortCode.BAD_SIGNATURE, "a signature on the survivor list does not hold", (0,))
-        if len(signatures) != params.threshold:
-            raise Aborted(
-                AbortCode.BELOW_THRESHOLD, f"{len(signatures)} signatures, not {params.threshold}", (0,)
-            )
-        self._check_difference(set(listed))
+        signatures, parts = checks.request(seat, params, state, frame)
         body = msg.subset_digest(state.root, signatures)
         if parts:
             body += self._answer(sorted(signatures), listed, parts)
@@ -356,12 +308,6 @@ class CkksClient:
         weights = (1,) * DATA if params.authority else encryption.lagrange(decryptors, seat.index)
         answer = encryption.partial(state.share, total, weights, params.layout.smudging, seat.rng)
         return encode_polynomials(answer)
-
-    def _signed(self, index: int, signature: bytes) -> bool:
-        """The signature of a SIGNED frame is the signature on the list: rebuild the frame it belongs to."""
-        state = self._state
-        frame = Frame(SUITE, Kind.SIGNED, state.sid[:16], index, 0, state.root, signature)
-        return frame.verify(self._seat.roster.member(index).sign_key, state.sid)
 
     def _frame(self, kind: Kind, body: bytes, binding: bytes) -> Frame:
         frame = Frame(SUITE, kind, binding[:16], self._seat.index, 0, body)
