@@ -40,6 +40,8 @@ from merveil.mer.data.meta import Meta
 from merveil.mer.errors import InputError
 from merveil.protocols.errors import Aborted
 from merveil.protocols.identity import Roster
+from merveil.protocols.policy import SECURE_SCHEMES, Policy
+from merveil.protocols.registry import get
 
 STATUS = "status.json"
 RUNNING, FINISHED, STOPPED = "running", "finished", "stopped"
@@ -68,7 +70,14 @@ class Server:
         self._layout = Layout.of(self._net.layout)
         self._strategy = self._options.server()
         self._counter = RoundCounter(settings.home / "rounds.json", self.roster.federation)
-        self._make_task(1, 1, 1, Work("counts", 0, self._options, settings.data))  # refuses a bad scheme now
+        train = Work("train", 0, self._options, settings.data)
+        params = self._make_task(1, 1, self._layout.size, train).params()  # what cannot work fails now
+        least = Policy(anchor=bytes(32)).min_honest
+        if self._options.scheme in SECURE_SCHEMES and params.honest < least:
+            log.warn(
+                f"{len(self.roster)} members: a sum may hold {params.honest} honest inputs, sites refuse "
+                f"fewer than {least} unless their policy has allow_small_cohort; such a sum hides little"
+            )
         self._progress = Progress()
         self._state: State | None = None
         self.port = 0
@@ -308,9 +317,6 @@ class Server:
 
 def guarantee(scheme: str, clients: int) -> str:
     """What this server learns, in one sentence, from the scheme's own parameters."""
-    from merveil.protocols.policy import SECURE_SCHEMES
-    from merveil.protocols.registry import get
-
     if scheme not in SECURE_SCHEMES:
         return "none: the server reads every site's update and clip count"
     params = get(scheme).params(clients, 1)

@@ -447,6 +447,44 @@ def test_tasks_are_read_strictly(world: Any) -> None:
             Task.decode(bad)
 
 
+@pytest.mark.parametrize("damage", [b"", b"x" * 30, b"\xff\xff\xff\xff", None])
+def test_a_damaged_session_file_loses_the_round_and_only_it(tmp_path: Path, damage: bytes | None) -> None:
+    from merveil.fl.deploy.site import Asleep
+
+    kept = Asleep(b"task", "work", b"model", 3, b"sealed", (b"one", b"two"))
+    kept.save(tmp_path / "session.bin")
+    assert Asleep.load(tmp_path / "session.bin") == kept
+    whole = (tmp_path / "session.bin").read_bytes()
+    (tmp_path / "session.bin").write_bytes(whole[:-1] if damage is None else damage)
+    assert Asleep.load(tmp_path / "session.bin") is None
+    assert Asleep.load(tmp_path / "none.bin") is None
+
+
+def test_a_small_federation_is_told_what_it_does_not_get(
+    world: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from merveil.fl.deploy.server import Server
+    from merveil.fl.runs import RunLog
+
+    found = world(sites=2)
+    Server(found.settings, RunLog(verbosity=0))
+    assert "allow_small_cohort" in capsys.readouterr().err
+
+
+def test_options_that_no_network_takes_are_refused_by_the_site(world: Any) -> None:
+    from merveil.fl.deploy.work import Trainer, Work
+    from merveil.fl.options import resolve
+
+    found = world(rounds=1)
+    trainer = Trainer(found.archives[0], "site-1")
+    odd = resolve({"model_options": {"bogus": 1}, "max_weight": 4})
+    work = Work("train", 0, odd, found.settings.data, b"")
+    model, config = work.hashes()
+    task = Task("secagg", 1, 1, 5, 10, 16, 1.0, 4, 0, model, config)
+    with pytest.raises(InputError):
+        trainer.codes(task, work, 0.01)
+
+
 def test_a_certificate_is_made_once_and_its_key_is_private(tmp_path: Path) -> None:
     path = new_certificate(tmp_path, ["127.0.0.1", "fl.example.org"])
     assert (tmp_path / "tls.key").stat().st_mode & 0o777 == 0o600
