@@ -10,6 +10,7 @@ and says which are not.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -110,6 +111,7 @@ def fill(data: str, cache: Path, cells: list[tuple[Row, int]], minutes: float) -
         started = monotonic()
         done = subprocess.run(
             [sys.executable, "-m", "merveil", *row.words(data, cache / row.folder(seed), seed)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},  # sums of products differ in the last bit by threads
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
