@@ -4,7 +4,7 @@ Which model is a matter of the caller: this module gets its meta and a function 
 probabilities, so it knows nothing of run folders.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from merveil.mer.calibration import Answering
 from merveil.mer.data.meta import Meta
 from merveil.mer.data.video import Film, read_film
 from merveil.mer.errors import InputError
@@ -21,37 +22,6 @@ from merveil.mer.windows import MOVING, Window, candidates, features_of, length_
 
 Predictor = Callable[[NDArray[Any]], NDArray[np.float64]]  # [n, h, w, c] -> probabilities [n, K]
 NOT_SURE = "not sure"
-
-
-@dataclass(frozen=True)
-class Abstain:
-    """When to say nothing: below `threshold` of the largest probability after division of the logits by
-    `temperature`; `coverage` is the share of training persons' clips that are then answered."""
-
-    threshold: float
-    coverage: float
-    temperature: float = 1.0
-
-    @classmethod
-    def read(cls, value: Mapping[str, Any] | None) -> "Abstain | None":
-        """From a model's JSON, None where it has none; InputError for values out of range."""
-        if value is None:
-            return None
-        if not isinstance(value, Mapping):
-            raise InputError(f"the model's `abstain` must be an object, not {value!r}: train it anew")
-        numbers = {}
-        for name, default in (("threshold", None), ("coverage", None), ("temperature", 1.0)):
-            number = value.get(name, default)
-            if isinstance(number, bool) or not isinstance(number, int | float) or not np.isfinite(number):
-                raise InputError(f"the model's `abstain` has {name} {number!r}, not a number: train it anew")
-            numbers[name] = float(number)
-        if (
-            not 0 <= numbers["threshold"] <= 1
-            or not 0 < numbers["coverage"] <= 1
-            or numbers["temperature"] <= 0
-        ):
-            raise InputError(f"the model's `abstain` is out of range: {numbers}: train it anew")
-        return cls(**numbers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +55,7 @@ class Prediction:
     film: Film
     windows: tuple[Window, ...]
     course: tuple[Answer, ...]
-    abstain: Abstain | None
+    answering: Answering | None
 
 
 def settings_of(meta: Meta) -> Settings:
@@ -97,25 +67,19 @@ def settings_of(meta: Meta) -> Settings:
     return settings_from_meta(meta.flow, meta.normalisation, meta.apex)
 
 
-def temper(probabilities: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
-    """Softmax of the logits over `temperature`, from softmax at 1: p^(1/T) over its sum, [n, K]."""
-    logs = np.log(np.maximum(probabilities, 1e-300)) / temperature
-    powers = np.exp(logs - logs.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
-
-
 def predict_clip(
     path: str | Path,
     meta: Meta,
     predictor: Predictor,
     *,
-    abstain: Abstain | None = None,
+    answering: Answering | None = None,
     window: int | None = None,
     fps: float | None = None,
 ) -> Prediction:
     """Read a video, look for movement, make features of each window that moves, and ask the model.
 
-    window: frames; fps: frames a second where the file does not say or is wrong.
+    answering: below its threshold an answer is not sure. window: frames; fps: frames a second where the file
+    does not say or is wrong.
     InputError names the clip: unreadable, no face, no movement, or features of another shape than the model
     reads.
     """
@@ -135,19 +99,22 @@ def predict_clip(
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     said = np.asarray(predictor(np.stack([m.x for m in made])), dtype=np.float64)
-    course = tuple(_answer(w, p, meta.classes, abstain) for w, p in zip(moving, said, strict=True))
+    course = tuple(_answer(w, p, meta.classes, answering) for w, p in zip(moving, said, strict=True))
     chosen = candidates(windows, length)
     answers = tuple(course[next(i for i, w in enumerate(moving) if w is c)] for c in chosen)
     best = max(answers, key=lambda a: a.window.rise)
     features = made[next(i for i, w in enumerate(moving) if w is best.window)]
-    return Prediction(meta.classes, answers, best, features, settings, film, tuple(windows), course, abstain)
+    return Prediction(
+        meta.classes, answers, best, features, settings, film, tuple(windows), course, answering
+    )
 
 
 def _answer(
-    window: Window, probabilities: NDArray[np.float64], classes: tuple[str, ...], abstain: Abstain | None
+    window: Window, probabilities: NDArray[np.float64], classes: tuple[str, ...], answering: Answering | None
 ) -> Answer:
-    tempered = temper(probabilities[None], abstain.temperature if abstain else 1.0)[0]
-    first = int(np.argmax(tempered))
-    confidence = float(tempered[first])
-    sure = abstain is None or confidence >= abstain.threshold
-    return Answer(window, tempered, classes[first], confidence, sure)
+    calibrated, sure = probabilities, True
+    if answering is not None:
+        rows, judged = answering.judge(probabilities[None])
+        calibrated, sure = rows[0], bool(judged[0])
+    first = int(np.argmax(calibrated))
+    return Answer(window, calibrated, classes[first], float(calibrated[first]), sure)

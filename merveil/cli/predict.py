@@ -11,7 +11,7 @@ from merveil.mer.errors import InputError
 if TYPE_CHECKING:
     from merveil.mer.data.video import Film
     from merveil.mer.features.face import Box
-    from merveil.mer.predict import Abstain, Answer, Prediction
+    from merveil.mer.predict import Answer, Prediction, Predictor
 
 HELP = "label of one video by a trained run, with probabilities and a picture"
 
@@ -24,19 +24,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--window", type=int, metavar="N", help="frames looked at together (default: 1 second)"
     )
     parser.add_argument("--fps", type=float, help="frames a second, where the file does not say")
+    parser.add_argument("--site", metavar="NAME", help="where the clip was filmed, of the sites that trained")
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
 
 
 def run(args: argparse.Namespace) -> int:
     """Load the model, find windows that move, extract as its training data were extracted, print and draw."""
     from merveil.fl.model import load_model
+    from merveil.mer.calibration import Answering
     from merveil.mer.predict import predict_clip
 
     out = _picture(args.out)
     model = load_model(args.run)
-    abstain = _abstain(args.run)
+    answering = None if model.answering is None else Answering.from_json(model.answering)
     found = predict_clip(
-        args.clip, model.meta, model.predict, abstain=abstain, window=args.window, fps=args.fps
+        args.clip,
+        model.meta,
+        _predictor(model, args.site),
+        answering=answering,
+        window=args.window,
+        fps=args.fps,
     )
     if out is not None:
         _draw(out, args.clip, found)
@@ -50,13 +57,14 @@ def run(args: argparse.Namespace) -> int:
     return OK
 
 
-def _abstain(run: str) -> "Abstain | None":
-    """The run's threshold for "not sure", where its training wrote one."""
-    from merveil.fl.files import read_json
-    from merveil.fl.model import HEAD
-    from merveil.mer.predict import Abstain
-
-    return Abstain.read(read_json(Path(run) / HEAD).get("abstain"))
+def _predictor(model: Any, site: str | None) -> "Predictor":
+    """The model as a function of images. InputError: a site that it does not know."""
+    if site is None:
+        return lambda x: model.predict(x)  # type: ignore[no-any-return]
+    if site not in model.sites:
+        known = ", ".join(model.sites) or "none: it treats all sites alike"
+        raise InputError(f"--site {site}: the model knows {known}")
+    return lambda x: model.predict(x, [site] * len(x))  # type: ignore[no-any-return]
 
 
 def _tell(found: "Prediction") -> None:
@@ -64,10 +72,10 @@ def _tell(found: "Prediction") -> None:
     best, film = found.best, found.film
     spotted = found.made.spotted
     say(f"onset frame {spotted.onset}, apex frame {spotted.apex} ({spotted.source}) of {len(film.frames)}")
-    if not best.sure and found.abstain is not None:
+    if not best.sure and found.answering is not None:
         say(
             f"not sure: {100 * best.confidence:.0f} % for {best.label} is under the model's threshold of "
-            f"{100 * found.abstain.threshold:.0f} %"
+            f"{100 * found.answering.threshold:.0f} %"
         )
     if len(found.answers) > 1:
         say(f"{len(found.answers)} windows move; the answer is that of the strongest:")
@@ -121,7 +129,7 @@ def _summary(args: argparse.Namespace, found: "Prediction", model: str, digest: 
         "answer": best.word,
         "confidence": best.confidence,
         "probabilities": _chances(found, best),
-        "abstain": asdict(found.abstain) if found.abstain else None,
+        "answering": found.answering.to_json() if found.answering else None,
         "frames": len(found.film.frames),
         "fps": found.film.fps,
         "onset": spotted.onset,

@@ -80,7 +80,7 @@ def test_a_video_gets_a_label_and_a_picture(
     assert found["settings"]["flow"] == "dis" and found["frames"] == len(clip.frames)
     image = opencv().imread(str(picture))
     assert image.shape[1] == 840 and image.shape[0] > 800 and image.std() > 20
-    assert found["answer"] == found["label"] and found["abstain"] is None and found["fps"] == 25
+    assert found["answer"] == found["label"] and found["answering"] is None and found["fps"] == 25
     assert [w["apex"] for w in found["windows"]] == [found["apex"]] and found["face"]["angle"] == 0
     code, out, err = run(capsys, "--run", str(trained), str(video))
     assert code == 0 and out.splitlines()[0] == found["label"] and "apex frame" in err
@@ -92,7 +92,7 @@ def test_under_the_models_threshold_it_is_not_sure(
     run_folder = shutil.copytree(trained, tmp_path / "run")
     head = run_folder / "model.json"
     value = json.loads(head.read_text())
-    value["abstain"] = {"threshold": 0.999, "coverage": 0.5, "temperature": 1.0}
+    value["answering"] = {"threshold": 0.999, "coverage": 0.5, "temperature": 1.0, "clips": 40}
     head.write_text(json.dumps(value))
     video = film(tmp_path / "clip.avi", clip.frames)
     code, out, err = run(capsys, "--run", str(run_folder), str(video))
@@ -102,11 +102,19 @@ def test_under_the_models_threshold_it_is_not_sure(
     code, out, _ = run(capsys, "--run", str(run_folder), str(video), "--json")
     found = json.loads(out)
     assert code == 0 and schema.check(found, schema.load("predict")) == []
-    assert found["answer"] == "not sure" != found["label"] and found["abstain"]["threshold"] == 0.999
-    value["abstain"] = {"threshold": 2}
+    assert found["answer"] == "not sure" != found["label"] and found["answering"]["threshold"] == 0.999
+    value["answering"] = {"threshold": 2, "coverage": 0.5, "temperature": 1.0, "clips": 40}
     head.write_text(json.dumps(value))
     code, _, err = run(capsys, "--run", str(run_folder), str(video))
-    assert code == 2 and "`abstain`" in err
+    assert code == 2 and "answering rule is damaged" in err
+
+
+def test_a_site_that_the_model_does_not_know(
+    capsys: Any, trained: Path, clip: synthetic.Clip, tmp_path: Path
+) -> None:
+    video = film(tmp_path / "clip.avi", clip.frames)
+    code, _, err = run(capsys, "--run", str(trained), str(video), "--site", "elsewhere")
+    assert code == 2 and "--site elsewhere: the model knows none" in err
 
 
 def test_windows_of_a_longer_video(

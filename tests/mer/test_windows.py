@@ -5,13 +5,13 @@ import pytest
 
 pytest.importorskip("skimage", reason="scikit-image (merveil[dev]) holds the photograph")
 
+from merveil.mer.calibration import Answering
 from merveil.mer.data.meta import Meta
 from merveil.mer.data.portrait import portrait_clip, turn_film
-from merveil.mer.data.video import read_film
 from merveil.mer.errors import InputError
 from merveil.mer.features.extract import Settings
 from merveil.mer.features.opencv import opencv
-from merveil.mer.predict import Abstain, predict_clip, temper
+from merveil.mer.predict import predict_clip
 from merveil.mer.windows import BLIND, RETURN, candidates, features_of, length_of, look
 
 DIS = Settings(flow="dis")
@@ -66,11 +66,12 @@ def test_predict_finds_the_same_and_may_be_not_sure(film: tuple[np.ndarray, int,
         seen.append(len(x))
         return np.tile([0.2, 0.2, 0.6], (len(x), 1))
 
-    found = predict_clip(path, META, model, abstain=Abstain(0.7, 0.75, 1.0))
+    found = predict_clip(path, META, model, answering=Answering(1.0, 0.7, 0.75, 40))
     assert found.best.word == "not sure" and found.best.label == "surprise"
     assert abs(found.best.window.apex - apex) <= 2
     assert found.film.fps == 25 and len(seen) == 1 and len(found.course) == seen[0] >= len(found.answers)
-    sharp = predict_clip(path, META, model, abstain=Abstain(0.7, 0.75, 0.5))  # .6^2 / (.6^2 + 2 * .2^2) = .82
+    sharp = predict_clip(path, META, model, answering=Answering(0.5, 0.7, 0.75, 40))
+    # .6^2 / (.6^2 + 2 * .2^2)
     assert sharp.best.word == "surprise" and sharp.best.confidence == pytest.approx(0.36 / 0.44)
 
 
@@ -107,40 +108,3 @@ def test_no_face_and_no_movement_are_said(film: tuple[np.ndarray, int, int], tmp
     path = save(tmp_path / "still.avi", frames[:18])
     with pytest.raises(InputError, match=r"still\.avi: nothing moves in this clip"):
         predict_clip(path, META, lambda x: np.ones((len(x), 3)) / 3)
-
-
-@pytest.mark.parametrize(
-    "value, words",
-    [
-        ([], "must be an object"),
-        ({"threshold": 0.5}, "coverage None, not a number"),
-        ({"threshold": True, "coverage": 0.5}, "threshold True"),
-        ({"threshold": 1.5, "coverage": 0.5}, "out of range"),
-        ({"threshold": 0.5, "coverage": 0.5, "temperature": 0}, "out of range"),
-    ],
-)
-def test_a_model_with_an_odd_threshold_is_refused(value: object, words: str) -> None:
-    with pytest.raises(InputError, match=words):
-        Abstain.read(value)  # type: ignore[arg-type]
-
-
-def test_a_model_without_a_threshold_always_answers() -> None:
-    assert Abstain.read(None) is None
-    assert Abstain.read({"threshold": 0.6, "coverage": 0.75}) == Abstain(0.6, 0.75, 1.0)
-
-
-def test_temperature_one_changes_nothing_and_zero_probabilities_are_fine() -> None:
-    p = np.array([[0.5, 0.3, 0.2], [1.0, 0.0, 0.0]])
-    assert temper(p, 1.0) == pytest.approx(p)
-    assert temper(p, 2.0)[0] == pytest.approx(np.sqrt(p[0]) / np.sqrt(p[0]).sum())
-
-
-def test_a_film_too_large_for_memory_is_shrunk(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    from merveil.mer.data import video
-
-    frames = np.random.default_rng(0).integers(0, 255, (10, 96, 128), dtype=np.uint8)
-    path = save(tmp_path / "a.avi", frames)
-    assert read_film(path).scale == 1 and read_film(path).frames.shape == (10, 96, 128)
-    monkeypatch.setattr(video, "MAX_BYTES", 11 * 96 * 128 // 4)
-    small = read_film(path)
-    assert small.scale == pytest.approx(0.5, abs=0.02) and small.frames.shape[1:] == (48, 64)
