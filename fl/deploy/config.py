@@ -23,6 +23,7 @@ from typing import Any
 from merveil.fl.options import TrainOptions, resolve
 from merveil.mer.data.meta import Meta
 from merveil.mer.errors import InputError
+from merveil.mer.models.registry import get as get_model
 
 DEFAULT_WEIGHT = 256  # public bound on a site's clip count where max_weight is not set
 
@@ -96,6 +97,7 @@ def read_server(path: Path) -> ServerSettings:
     options = resolve(tables.get("train", {}))
     if options.private:
         raise InputError(f"{path}: differential privacy is for `merveil train`; merveil server has none yet")
+    _refuse_unbuilt(path, options)
     if options.drop_rate:
         raise InputError(f"{path}: drop_rate simulates failures; real sites fail by themselves")
     if options.clients != "subject":
@@ -104,6 +106,22 @@ def read_server(path: Path) -> ServerSettings:
         options = resolve(tables.get("train", {}), {"max_weight": DEFAULT_WEIGHT})
     shape = _values(path, "data", tables.get("data", {}), DataShape, ())
     return ServerSettings(options=options, data=DataShape(**shape), **values)
+
+
+def _refuse_unbuilt(path: Path, options: TrainOptions) -> None:
+    """Options of `merveil train` that a server of sites does not carry out must not pass unheard."""
+    found = {
+        "model": options.model if get_model(options.model).kind != "network" else "",
+        "strategy": options.strategy if options.strategy == "scaffold" else "",
+        "server_ema": options.server_ema,
+        "logit_tau": options.logit_tau,
+        "coverage": options.coverage,
+    }
+    for name, value in found.items():
+        if value:
+            raise InputError(
+                f"{path}: {name} = {value!r} is for `merveil train`; merveil server has none yet"
+            )
 
 
 def read_site(path: Path) -> SiteSettings:
