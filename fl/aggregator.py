@@ -167,8 +167,9 @@ class SecureAggregator:
     None for the power of two at or above the largest. policy: None for the default floor; its anchor is
     replaced by the object's own coordinator. max_cut: largest share of one client's coordinates that may be
     clipped. keys: of `ckks` only, "threshold" (the default) or "authority" (the first client holds the key
-    alone; without a policy of its own the object then allows that). record: keep the frames of each mean as a
-    Transcript.
+    alone; without a policy of its own the object then allows that). key_release: of `lattice` only,
+    "committee" (the default) or "secagg+" (the key is summed by that scheme, in its phases). record: keep the
+    frames of each mean as a Transcript.
     """
 
     def __init__(
@@ -182,6 +183,7 @@ class SecureAggregator:
         policy: Policy | None = None,
         max_cut: float = 0.01,
         keys: str | None = None,
+        key_release: str | None = None,
         record: bool = False,
     ) -> None:
         self._scheme = get(scheme)
@@ -193,7 +195,11 @@ class SecureAggregator:
         self._max_cut = max_cut
         if keys is not None and scheme != "ckks":
             raise LocalError(f"keys is an option of ckks, not of {scheme}")
-        self._extra: dict[str, Any] = {} if keys is None else {"keys": keys}
+        if key_release is not None and scheme != "lattice":
+            raise LocalError(f"key_release is an option of lattice, not of {scheme}")
+        given = {"keys": keys, "key_release": key_release}
+        self._extra: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+        self._phases = get(key_release if key_release == "secagg+" else scheme).phases
         self._record = record
         self._federation: _Federation | None = None
         self._params: Params | None = None
@@ -297,7 +303,7 @@ class SecureAggregator:
 
     def _silent(self, drop: Mapping[int, str] | None, clients: int) -> dict[int, Phase]:
         silent = {}
-        known = {p.value: p for p in self._scheme.phases}
+        known = {p.value: p for p in self._phases}
         for position, name in (drop or {}).items():
             if not 0 <= position < clients:
                 raise LocalError(f"drop names client {position} of {clients}")
@@ -329,7 +335,7 @@ class SecureAggregator:
         server = server_session(name, **common)
         traffic = Traffic(frames=[] if self._record else None)
         inputs = dict(enumerate(codes, 1))
-        outcome = Driver(server, clients, self._scheme.phases, silent, traffic).run(inputs)
+        outcome = Driver(server, clients, self._phases, silent, traffic).run(inputs)
         return self._transcript(params, traffic, inputs, outcome), outcome, traffic
 
     def _own_policy(self, roster: Roster) -> Policy:

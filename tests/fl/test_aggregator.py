@@ -156,3 +156,18 @@ def test_structure_restores_what_it_flattens() -> None:
     structure = Structure(update)
     back = structure.restore(structure.flatten(update))
     assert all(np.array_equal(back[k], update[k]) for k in update)
+
+
+def test_lattice_releases_its_key_either_way() -> None:
+    pytest.importorskip("numba")
+    updates = [np.random.default_rng(i).normal(0, 0.1, 300) for i in range(6)]
+    committee = merveil.SecureAggregator("lattice").mean(updates, drop={2: "MASKED"})
+    release = merveil.SecureAggregator("lattice", key_release="secagg+").mean(updates, drop={2: "MASKED"})
+    assert release.survivors == committee.survivors == (0, 1, 3, 4, 5)
+    assert np.array_equal(release.value, committee.value)
+    late = merveil.SecureAggregator("lattice", key_release="secagg+").mean(updates, drop={2: "SHARES"})
+    assert late.survivors == (0, 1, 3, 4, 5)  # a phase that the committee's form does not have
+    with pytest.raises(merveil.LocalError, match="option of lattice, not of secagg"):
+        merveil.SecureAggregator("secagg", key_release="committee")
+    with pytest.raises(merveil.LocalError, match="key_release is 'committee' or 'secagg"):
+        merveil.SecureAggregator("lattice", key_release="mail").mean(updates)
