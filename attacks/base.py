@@ -135,18 +135,18 @@ class Finding:
     held: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
-        """The fields that `docs/schemas/attack.json` lists."""
+        """The fields that `docs/schemas/attack.json` lists, as Python's own numbers."""
         return {
-            "score": self.score,
-            "chance": self.chance,
-            "ci95": list(self.ci95),
-            "strict": list(self.strict),
-            "n": self.n,
-            "mde": self.mde,
+            "score": float(self.score),
+            "chance": float(self.chance),
+            "ci95": [float(v) for v in self.ci95],
+            "strict": [float(v) for v in self.strict],
+            "n": int(self.n),
+            "mde": float(self.mde),
             "unit": self.unit,
             "statistic": self.statistic,
-            "details": dict(self.details),
-            "held": self.held,
+            "details": {name: float(value) for name, value in self.details.items()},
+            "held": float(self.held),
         }
 
 

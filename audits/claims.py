@@ -78,21 +78,22 @@ CLAIMS: dict[str, Claim] = {
         ),
         Claim(
             "C-32",
-            "Clients whose policy sets a minimum difference answer for no second sum that differs by one client.",
+            "Clients whose policy sets a minimum difference answer for no second sum that differs by one "
+            "client.",
             ("A21",),
             "secure",
         ),
         Claim(
             "C-33",
-            "Clients that are sent different models end up in no common sum: the model's hash is bound to every "
-            "key and signature.",
+            "Clients that are sent different models end up in no common sum: the model's hash is bound to "
+            "every key and signature.",
             ("A22",),
             "secure",
         ),
         Claim(
             "N-31",
-            "A small cohort's sum gives clips back: their movement is rebuilt, their membership is certain where "
-            "a hidden layer is fully connected, and behind a ReLU layer a batch falls apart exactly.",
+            "A small cohort's sum gives clips back: their movement is rebuilt, their membership is certain "
+            "where a hidden layer is fully connected, and behind a ReLU layer a batch falls apart exactly.",
             ("A24-sum", "A25-span", "A25-unmix-sum"),
             "all",
         ),
@@ -104,16 +105,16 @@ CLAIMS: dict[str, Claim] = {
         ),
         Claim(
             "N-33",
-            "Sums of the same vectors over different survivors are solved for each vector; the default policy "
-            "does not mind survivor sets that differ by one.",
+            "Sums of the same vectors over different survivors are solved for each vector; the default "
+            "policy does not mind survivor sets that differ by one.",
             ("A21-default", "A21-rounds"),
             "all",
         ),
         Claim(
             "N-30",
-            "Who trained stays in what is published: the final model tells clips and people that took part, and "
-            "the sums of all rounds tell the clips exactly where the first layer is fully connected. Secure "
-            "aggregation does not change that.",
+            "Who trained stays in what is published: the final model tells clips and people that took part, "
+            "and the sums of all rounds tell the clips exactly where the first layer is fully connected. "
+            "Secure aggregation does not change that.",
             ("A27", "A27-rounds", "A28"),
             "all",
         ),
@@ -153,7 +154,7 @@ CLAIMS: dict[str, Claim] = {
                 "A25-unmix",
                 "A26",
                 "A28-link",
-            ),  # fmt: skip
+            ),
             "insecure",
         ),
         Claim(
