@@ -127,15 +127,17 @@ def substituted_ckks(view: Any, round_: Any, victim: int, other: int) -> tuple[s
     round_.down = [f if f.to != victim else replace(f, body=body) for f in round_.down]
     round_.run(Kind.RELAY)
     sid = ckks.session_id(round_.context.digest, adverts)
-    entries = {}
+    entries, size = {}, ckks.proof_size(len(adverts), view.params.threshold)
     for (kind, dealer), sent in round_.heard.items():
         if kind == Kind.SHARES and dealer != victim:
             peers = [i for i in adverts if i != dealer]
-            entries[dealer] = ckks.Dealt(*ckks.decode_shares(sent.body, dealer, peers)[:2], bytes(ckks.BOX))
+            opened = ckks.decode_shares(sent.body, dealer, peers, size)[:3]
+            entries[dealer] = ckks.Dealt(*opened, bytes(ckks.BOX))
     keys = box_keys(sid, CHAIN, seed, adverts[victim].share_key, other, victim)
     plain = bytes(ckks.BOX - OVERHEAD)
-    box = seal_once(keys.outgoing, plain, ckks.box_aad(sid, other, victim))
-    entries = {other: replace(entries[other], box=box), **entries} if other in entries else entries
+    if other in entries:
+        aad = ckks.box_aad(sid, other, victim, entries[other].proof)
+        entries[other] = replace(entries[other], box=seal_once(keys.outgoing, plain, aad))
     round_.hand(replace(frame, kind=Kind.RELAY, session=sid[:16], body=ckks.encode_relay(entries)))
     return refusals(view)
 

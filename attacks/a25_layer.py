@@ -190,7 +190,7 @@ ATTACKS = (
     ),
     Attack(
         id="A25-unmix",
-        title="eight clips told apart in one client's frames",
+        title="six clips told apart in one client's frames",
         plain_words="Can the server take the clips on a device apart, though they were trained on together?",
         adversary=CURIOUS_SERVER,
         setting="relu-batch",

@@ -61,14 +61,16 @@ def opened_ckks(view: Any, round_: Any, victim: int) -> int:
     adverts = ckks.decode_keys(round_.told[Kind.KEYS, victim].body)[1]
     sid, count = ckks.session_id(round_.context.digest, adverts), 0
     peers = [i for i in adverts if i != victim]
-    boxes = ckks.decode_shares(round_.heard[Kind.SHARES, victim].body, victim, peers)[2]
+    size = ckks.proof_size(len(adverts), view.params.threshold)
+    shares = ckks.decode_shares(round_.heard[Kind.SHARES, victim].body, victim, peers, size)
+    proof, boxes = shares[2:]
     for i, box in boxes.items():
         low, high = sorted((victim, i))
         ends = low.to_bytes(2, "big") + high.to_bytes(2, "big")
         for chain, shared in chains(view, round_, victim, i):
             both = derive_key(chain + shared, sid, "ckks/1/box-keys", ends, length=64)
             key = both[:32] if victim < i else both[32:]
-            count += open_once(key, box, ckks.box_aad(sid, victim, i)) is not None
+            count += open_once(key, box, ckks.box_aad(sid, victim, i, proof)) is not None
     return count
 
 

@@ -20,7 +20,7 @@ from merveil.mer.errors import InputError
 from merveil.protocols.policy import Policy
 
 # One clip on the zoo's network with a fully connected first layer, coded as its federations code it.
-WIDE = Setting(clips=1, cohort=16, rounds=2, model="flow-mlp", options=(("hidden", 16),), clip=16.0, bits=24)
+WIDE = Setting(clips=1, cohort=16, rounds=5, model="flow-mlp", options=(("hidden", 16),), clip=16.0, bits=24)
 # A wide ReLU layer on the pixels; its gradients are small, and so is the bound on them.
 RELU = Setting(clips=1, cohort=5, rounds=1, model="relu-mlp", options=(("hidden", 64),), clip=1.0, bits=24)
 # What each attack is tried on in the quick form. Sizes give the power that docs/attacks.md states.
@@ -31,11 +31,11 @@ SETTINGS: dict[str, Setting] = {
     "four-clips": Setting(clips=4, cohort=5, rounds=3),
     "five-clips": Setting(clips=1, cohort=5, rounds=10, model="flow-mlp", clip=16.0, bits=24),
     "wide-sum": Setting(clips=2, cohort=5, rounds=24, model="flow-mlp", clip=16.0, bits=24),
-    "relu-batch": replace(RELU, clips=8, rounds=3),
+    "relu-batch": replace(RELU, clips=6, rounds=3),
     "relu-sum": replace(RELU, cohort=6, rounds=10),
     # Twelve thresholds a clip of the cohort.
     "crafted": replace(RELU, cohort=8, rounds=4, options=(("hidden", 96),), clip=16.0, crafted=True),
-    "one-clip-pool": replace(WIDE, colluders=4, rounds=3),
+    "one-clip-pool": replace(WIDE, colluders=4, rounds=7),
     "few-clips-pool": Setting(clips=2, cohort=12, rounds=20, colluders=3),
     "few-clips": Setting(clips=2, cohort=20, rounds=20),
     "small-sum": Setting(clips=2, cohort=5, rounds=24),
