@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--schemes", metavar="A,B,...", help="as `merveil compare` takes them (default: every scheme)")
     add("--subjects", type=int, default=24, help="synthetic people (default 24)")
     add("--clips", type=int, default=8, help="clips of each (default 8)")
-    add("--rounds", type=int, default=30, help="federated rounds (default 30)")
+    add("--rounds", type=int, default=25, help="federated rounds (default 25)")
     add("--seed", type=int, default=0, help="of faces, folds, training and attacks (default 0)")
 
 
