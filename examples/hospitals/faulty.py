@@ -1,13 +1,16 @@
 """`merveil site` with one fault at an exact moment: for examples/hospitals/run.py, never for use.
 
-    python faulty.py SITE/federation.toml killed@3.1.2     the process dies at that exchange, before it
-    answers python faulty.py SITE/federation.toml doubled@4.1.0    it signs two different adverts
+    python faulty.py SITE/federation.toml killed@3.1.2     the process dies at that exchange, unanswered
+    python faulty.py SITE/federation.toml doubled@4.1.0    it signs two different adverts
+    python faulty.py SITE/federation.toml late@4.1.0       it answers a few seconds later: no fault, but
+                                                           the phase stays open for those of others
 
 A moment is ROUND.ATTEMPT.EXCHANGE as in the server's log; exchanges count from 0.
 """
 
 import os
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,8 @@ from merveil.fl.runs import RunLog
 from merveil.mer.data.archive import load_archive
 from merveil.protocols.frame import Frame
 
+LATE = 5.0  # seconds
+
 
 class Faulty(Site):
     """fault, moment: what happens, and at which tag."""
@@ -31,7 +36,10 @@ class Faulty(Site):
         if message.text("tag") == self.moment:
             if self.fault == "killed":
                 os._exit(9)
-            done = replace(done, frames=(*done.frames, self._second(message, done.frames[0])))
+            if self.fault == "late":
+                time.sleep(LATE)
+            else:
+                done = replace(done, frames=(*done.frames, self._second(message, done.frames[0])))
         super()._reply(link, message, done)
 
     def _second(self, message: Any, first: bytes) -> bytes:
