@@ -177,10 +177,27 @@ class Doubled(Site):
         super()._reply(link, message, done)
 
 
+class Patient(Site):
+    """Adverts last: a second advert counts while its phase is open, so it must not come after that."""
+
+    others: Any = None  # () -> names that the server still waits for
+
+    def _reply(self, link: Link, message: Message, done: Any) -> None:
+        if message.text("tag") == "1.1.0":
+            deadline = time.monotonic() + 15
+            while self.others() != ["site-1"]:
+                assert time.monotonic() < deadline, "the other sites never answered"
+                time.sleep(0.02)
+        super()._reply(link, message, done)
+
+
 def test_a_site_that_signs_twice_is_named_and_left_out(world: Any) -> None:
     found = world(rounds=2, class_weights=False)
     found.start_server()
-    everyone(found, 4)
+    everyone(found, 0, 4)
+    patient = found.site(0, Patient)
+    patient.others = lambda: found.server._progress.waiting
+    found.start_site(patient)
     found.start_site(found.site(4, Doubled))
     found.finish()
     first, second = found.lines()
