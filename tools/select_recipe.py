@@ -1,6 +1,6 @@
 """Choose a network's epochs and rate by nested validation on training persons; nothing is frozen by itself.
 
-    python tools/select_recipe.py --data F.npz [--model ststnet] [--norm group] [--rates 5e-4,1e-3,2e-3]
+    python tools/select_recipe.py --data F.npz [--model ststnet] [--set norm=batch] [--rates 5e-4,1e-3,2e-3]
         [--epochs 20,40,60,80,120] [--outer 4] [--inner 4] [--seeds 1] [--nested]
 
 Prints the inner scores of every candidate for every outer group, the choice of each group, the choice by the
@@ -14,14 +14,16 @@ import sys
 
 from merveil.mer.data.archive import load_archive
 from merveil.mer.errors import InputError
-from merveil.mer.models.registry import recipe_for
+from merveil.mer.models.registry import recipe_for, usual_recipe
 from merveil.mer.recipe import Recipe
 from merveil.mer.selection import mean_scores, nested_choices, nested_score, pooled_choice
 
 
-def candidates(model: str, rates: list[float], changes: dict[str, object]) -> dict[str, Recipe]:
-    """The default recipe of the model with each of the rates, and other fields changed."""
-    start = recipe_for(model)
+def candidates(
+    model: str, options: dict[str, object], rates: list[float], changes: dict[str, object]
+) -> dict[str, Recipe]:
+    """The usual recipe of the model with each of the rates, and other fields changed."""
+    start = recipe_for(model, usual_recipe(model, options))
     return {f"lr={rate:g}": start.with_options({**changes, "lr": rate})[0] for rate in rates}
 
 
@@ -29,7 +31,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", required=True)
     parser.add_argument("--model", default="ststnet")
-    parser.add_argument("--norm", help="option of ststnet")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a network's option")
     parser.add_argument("--rates", default="5e-4,1e-3,2e-3")
     parser.add_argument("--epochs", default="20,40,60,80,120")
     parser.add_argument("--change", default="{}", help='further recipe fields as JSON: {"batch": 32}')
@@ -38,10 +40,12 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--nested", action="store_true")
     args = parser.parse_args()
-    options = {"norm": args.norm} if args.norm else {}
+    options: dict[str, object] = dict(word.split("=", 1) for word in args.set)
     try:
         archive = load_archive(args.data)
-        recipes = candidates(args.model, [float(r) for r in args.rates.split(",")], json.loads(args.change))
+        recipes = candidates(
+            args.model, options, [float(r) for r in args.rates.split(",")], json.loads(args.change)
+        )
         marks = [int(e) for e in args.epochs.split(",")]
         choices = nested_choices(
             archive, args.model, recipes, marks, options=options, outer=args.outer, inner=args.inner,
