@@ -3,18 +3,23 @@
 A21: the same model twice, the second time without the victim; the difference of the two sums is its vector.
 Clients whose policy asks for a minimum difference refuse the second sum. A21-default: the default policy has
 no such rule. A21-rounds: many rounds with the same vectors and other survivors each; the announced survivor
-lists are the participation matrix, and least squares gives every vector once its rank is full.
+lists are the participation matrix, and least squares gives every vector once its rank is full (--full: 50
+clients and 200 rounds).
 Source: Lam et al., ICML 2021 (gradient disaggregation); So et al., AAAI 2023 (batch partitioning).
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from merveil.attacks.adversaries import DROPPER
-from merveil.attacks.base import Attack, Public, Rule
+from merveil.attacks.base import Attack, Finding, Public, Rule
 from merveil.attacks.plays import Guess, recovery, refusals
 from merveil.protocols.codec import to_signed
+
+STATISTIC = "share of victims whose vector is recovered to the last bit"
 
 
 def _sum(view: Any, number: int, without: tuple[int, ...] = ()) -> Any:
@@ -36,10 +41,13 @@ def infer(view: Any, public: Public, rng: np.random.Generator) -> Guess:
 
 
 def infer_rounds(view: Any, public: Public, rng: np.random.Generator) -> Guess:
-    """The victim's vector by least squares over six rounds more than there are clients."""
+    """The victim's vector by least squares over as many rounds as the build says, or clients and six.
+
+    sample: every client's solved vector [n, size], for the figure how many are exact.
+    """
     victim = 1 + int(rng.integers(view.size))
     rows, sums = [], []
-    for number in range(1, view.size + 7):
+    for number in range(1, (view.build.rounds or view.size + 6) + 1):
         without = rng.permutation(view.size)[: rng.integers(1, 3)] + 1
         found = _sum(view, number, tuple(int(i) for i in without))
         if found is not None:
@@ -48,8 +56,23 @@ def infer_rounds(view: Any, public: Public, rng: np.random.Generator) -> Guess:
     matrix = np.array(rows, dtype=np.float64)
     if len(matrix) == 0 or np.linalg.matrix_rank(matrix) < view.size:
         return Guess(victim, codes=refusals(view))
-    solved = np.linalg.lstsq(matrix, np.array(sums, dtype=np.float64), rcond=None)[0]
-    return Guess(victim, np.rint(solved[victim - 1]).astype(np.int64), refusals(view))
+    solved = np.rint(np.linalg.lstsq(matrix, np.array(sums, dtype=np.float64), rcond=None)[0]).astype(
+        np.int64
+    )
+    figures = {"clients": float(view.size), "rounds": float(len(matrix))}
+    return Guess(victim, solved[victim - 1], refusals(view), figures=figures, sample=solved)
+
+
+def score_rounds(guesses: Sequence[Guess], truths: Any, rng: np.random.Generator) -> Finding:
+    """As `recovery`, and the share of all clients' vectors that are exact, the victims' or not."""
+    found = recovery((), STATISTIC)(guesses, truths, rng)
+    exact = [
+        np.array_equal(row, truth[i, 1])
+        for guess, truth in zip(guesses, truths)
+        if guess.sample is not None
+        for i, row in enumerate(guess.sample, 1)
+    ]
+    return replace(found, details={**found.details, "vectors_exact": float(np.mean(exact)) if exact else 0.0})
 
 
 def _attack(
@@ -68,7 +91,7 @@ def _attack(
         adversary=DROPPER,
         setting=setting,
         infer=how,
-        score=recovery(named, "share of victims whose vector is recovered to the last bit"),
+        score=score_rounds if how is infer_rounds else recovery(named, STATISTIC),
         rule=Rule(success=0.9, margin=0.15),
         source="Lam et al., ICML 2021.",
         on_sum=setting == "open",

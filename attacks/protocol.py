@@ -43,7 +43,8 @@ class Build:
     params: instead of the scheme's defaults for (cohort, dim, bits). client, server: session factories as
     `client_session` and `server_session`. rng: an honest client's source. enrol: how a client opens a roster.
     aggregator: scheme -> object with `mean`. policy: anchor -> a client's floor, None for the default one.
-    expand: pair mask key -> words, as `mask_range`: the algorithm is public.
+    expand: pair mask key -> words, as `mask_range`: the algorithm is public. rounds: how many are played by
+    an attack on the sums of many (0: its own number).
     """
 
     scheme: str
@@ -58,6 +59,7 @@ class Build:
     aggregator: Callable[..., Any] = SecureAggregator
     policy: Callable[[bytes], Policy] | None = None
     expand: Callable[..., Any] = mask_range
+    rounds: int = 0
 
     @property
     def whole(self) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 
 from merveil.attacks.base import Attack, Finding
 from merveil.attacks.games import Game, games
-from merveil.attacks.protocol import Build, Field, sound
+from merveil.attacks.protocol import FULL, Build, Field, sound
 from merveil.attacks.scenario import Setting, Task, largest_cohort, record
 from merveil.attacks.training import Course, courses
 from merveil.attacks.wire import Wire
@@ -80,6 +80,9 @@ def minding(scheme: str) -> Build:
 
 # Plays on fields whose clients' policy is part of the question.
 FLOORS: dict[str, Callable[[str], Build]] = {"minding": minding, "open": sound}
+# Clients, rounds and plays of attacks on the sums of many rounds, in the long form: 50 x 200 as Lam et al.
+# have it; a `ckks` round of 50 clients takes seconds, so there it is fewer.
+LONG_SUMS = {"A21-rounds": {"plain": (50, 200, 4), "secagg": (50, 200, 2), "ckks": (12, 48, 2)}}
 
 
 def fitted(setting: Setting, task: Task) -> Setting:
@@ -107,18 +110,26 @@ def try_attack(
     """One attack against one scheme's real frames. InputError: too little data for its setting."""
     if attack.setting == "wire":
         return try_on_wires(attack, scheme, [Wire(scheme)], seed)
-    if attack.setting == "protocol":
-        return try_on_fields(attack, sound(scheme), seed)
+    if attack.setting in ("protocol", *FLOORS):
+        return played(attack, scheme, seed)
     if attack.setting == "noise":
         return try_on_games(attack, scheme, games(attack.id, scheme), seed)
-    if attack.setting in FLOORS:
-        return try_on_fields(attack, FLOORS[attack.setting](scheme), seed)
     if attack.setting == "course":
         return try_on_courses(attack, task, scheme, seed)
     chosen = fitted(setting or SETTINGS[attack.setting], task)
     cases = record(task, scheme, chosen, attack.adversary, seed)
     guesses, finding = run(attack, cases, seed)
     return Trial(attack, scheme, finding, guesses, cases)
+
+
+def played(attack: Attack, scheme: str, seed: int, full: bool = False) -> Trial:
+    """A protocol attack against a scheme; `full` plays more often, or on more clients and rounds."""
+    build = FLOORS.get(attack.setting, sound)(scheme)
+    if full and attack.id in LONG_SUMS:
+        cohort, rounds, plays = LONG_SUMS[attack.id][scheme]
+        longer = replace(build, cohort=cohort, rounds=rounds, label=f"{scheme}, {cohort} x {rounds}")
+        return try_on_fields(replace(attack, tries=plays), longer, seed)
+    return try_on_fields(attack, build, seed, FULL if full else 1)
 
 
 def try_on_courses(attack: Attack, task: Task, scheme: str, seed: int, course: Course = COURSE) -> Trial:
@@ -175,6 +186,7 @@ __all__ = [
     "SETTINGS",
     "Trial",
     "cohort_curve",
+    "played",
     "run",
     "try_attack",
     "try_on_courses",

@@ -18,7 +18,16 @@ from merveil.attacks import protocol, registry
 from merveil.attacks.base import Attack
 from merveil.attacks.games import games
 from merveil.attacks.record import record as make_record
-from merveil.attacks.runner import SETTINGS, Trial, try_attack, try_on_fields, try_on_games
+from merveil.attacks.runner import (
+    FLOORS,
+    LONG_COURSE,
+    SETTINGS,
+    Trial,
+    played,
+    try_attack,
+    try_on_courses,
+    try_on_games,
+)
 from merveil.attacks.scenario import Task
 from merveil.attacks.verdict import Verdict, succeeded
 from merveil.audits.claims import CLAIMS, cases
@@ -26,7 +35,7 @@ from merveil.audits.controls import control_of
 from merveil.mer.atomic import write_text
 
 FULL = 4  # times the rounds of the quick form
-TORCHLESS = ("protocol", "wire")  # settings that train nothing
+TORCHLESS = ("protocol", "wire", *FLOORS)  # settings that train nothing
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,7 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--full",
         action="store_true",
-        help=f"{FULL} times as many rounds, {protocol.FULL} times as many plays: tighter bounds",
+        help=f"{FULL} times the rounds, {protocol.FULL} times the plays, longer trainings: tighter bounds",
     )
     group.addoption("--audits-json", metavar="PATH", help="write one record an audit to PATH")
     group.addoption("--audit-data", metavar="F.npz", help="archive to audit on (default: synthetic faces)")
@@ -91,12 +100,13 @@ class Bench:
         return self.controls[attack.id]
 
     def attempt(self, attack: Attack, scheme: str) -> Trial:
-        if attack.setting == "protocol":
-            times = protocol.FULL if self.full else 1
-            return try_on_fields(attack, protocol.sound(scheme), seed=2, times=times)
+        if attack.setting in ("protocol", *FLOORS):
+            return played(attack, scheme, seed=2, full=self.full)
         if attack.setting == "noise":
             times = FULL if self.full else 1
             return try_on_games(attack, scheme, games(attack.id, scheme), seed=2, times=times)
+        if attack.setting == "course" and self.full:
+            return try_on_courses(attack, self.task, scheme, seed=2, course=LONG_COURSE)
         setting = SETTINGS.get(attack.setting)
         if self.full and setting is not None:
             setting = replace(setting, rounds=FULL * setting.rounds)

@@ -142,3 +142,20 @@ def test_filters_and_records(task: Task, tmp_path: Path) -> None:
     needed = set(schema["items"]["required"])
     assert all(needed <= set(r) for r in found)
     assert "2 passed" in done.stdout and "C-03 A17" in done.stdout
+
+
+def test_the_long_form_trains_longer_and_plays_many_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    from merveil.attacks import runner
+    from merveil.audits import conftest
+
+    asked: list[Any] = []
+    monkeypatch.setattr(conftest, "try_on_courses", lambda *a, **k: asked.append(k["course"]))
+    bench = conftest.Bench(None, full=True, strict=False)
+    bench.__dict__["task"] = None
+    bench.attempt(get("A27"), "plain")
+    assert asked == [runner.LONG_COURSE] and runner.LONG_COURSE.targets > runner.COURSE.targets
+    assert runner.LONG_SUMS["A21-rounds"]["secagg"][:2] == (50, 200)
+    monkeypatch.setattr(runner, "LONG_SUMS", {"A21-rounds": {"plain": (9, 30, 1)}})
+    found = bench.attempt(get("A21-rounds"), "plain").finding
+    assert found.details["clients"] == 9 and found.details["rounds"] == 30
+    assert found.details["vectors_exact"] == found.score == 1.0 and found.n == 1
