@@ -28,7 +28,7 @@ from merveil.protocols.policy import Policy
 from merveil.protocols.registry import get
 
 LIMIT = 1 << 20  # bytes of a request
-PHASE_SECONDS = 1.0
+PHASE_SECONDS = 30.0  # for who says nothing; who is known to be gone is not waited for
 
 
 class Service:
@@ -37,6 +37,8 @@ class Service:
     def __init__(self, session, tokens: dict[str, int]) -> None:
         self.session, self.tokens = session, tokens
         self.outbox: dict[int, list[bytes]] = {i: [] for i in tokens.values()}
+        self.heard: set[int] = set()  # in this phase
+        self.gone: set[int] = set()
         self.done = asyncio.Event()
         self.deadline = time.monotonic() + PHASE_SECONDS
         session.start()
@@ -45,29 +47,36 @@ class Service:
         """Queue the server's frames; a new phase has a new deadline."""
         for frame in frames:
             self.outbox[frame.to].append(frame.encode())
-            self.deadline = time.monotonic() + PHASE_SECONDS
+            self.deadline, self.heard = time.monotonic() + PHASE_SECONDS, set()
         if self.session.phase.value == "DONE":
             self.done.set()
 
     async def clock(self) -> None:
-        """Who has not answered when the time is up is a dropout."""
+        """Who has not answered when the time is up, or when all who are still here have, is a dropout."""
         while not self.done.is_set():
             await asyncio.sleep(0.05)
-            if time.monotonic() > self.deadline:
-                self.deadline = time.monotonic() + PHASE_SECONDS
+            all_here = self.gone and self.heard >= set(self.outbox) - self.gone
+            if all_here or time.monotonic() > self.deadline:
+                self.deadline, self.heard = time.monotonic() + PHASE_SECONDS, set()
                 self.spread(self.session.close_phase())
 
     async def handle(self, reader, writer) -> None:
         """One request: POST /frames with Authorization and Content-Length."""
         try:
-            head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).decode("latin-1").split("\r\n")
+            head = (
+                (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PHASE_SECONDS))
+                .decode("latin-1")
+                .split("\r\n")
+            )
             fields = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in head[1:])}
             member = self.tokens.get(fields.get("authorization", ""))
             size = int(fields.get("content-length", "0"))
             if head[0].split()[:2] != ["POST", "/frames"] or member is None or size > LIMIT:
                 status, body = "403 Forbidden", b""
             else:
-                status, body = self.answer(member, await asyncio.wait_for(reader.readexactly(size), 5))
+                status, body = self.answer(
+                    member, await asyncio.wait_for(reader.readexactly(size), PHASE_SECONDS)
+                )
         except (ValueError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             status, body = "400 Bad Request", b""
         state = self.session.phase.value
@@ -79,6 +88,7 @@ class Service:
     def answer(self, member: int, body: bytes) -> tuple[str, bytes]:
         try:
             for data in unpack_list(body):
+                self.heard.add(member)
                 self.spread(self.session.receive(member, data))
         except RemoteError as error:  # this member's fault, and nobody else's
             return f"422 {error.code.name if error.code else 'refused'}", b""
@@ -90,7 +100,7 @@ def take_part(port: int, context: ssl.SSLContext, token: str, session, codes, le
     """A site's whole part: post what the session gives, hand it what comes back."""
     frames = [*session.start(), *session.submit(codes)]
     while session.phase.value not in ("DONE", leave_at):
-        link = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=5)
+        link = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=PHASE_SECONDS)
         link.request("POST", "/frames", pack_list([f.encode() for f in frames]), {"Authorization": token})
         response = link.getresponse()
         body, frames = response.read(), []
@@ -103,7 +113,7 @@ def take_part(port: int, context: ssl.SSLContext, token: str, session, codes, le
                 return
             time.sleep(0.05)
     if session.phase.value == "DONE":  # the last answer still has to leave
-        link = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=5)
+        link = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=PHASE_SECONDS)
         link.request("POST", "/frames", pack_list([f.encode() for f in frames]), {"Authorization": token})
         link.getresponse().read()
 
@@ -126,9 +136,10 @@ async def main(folder: Path) -> None:
         session = merveil.client_session("secagg", **own, **task)
         codes = Codec(params).encode(np.full(1000, i / 10), weight=i)
         leave = "CHECK" if i == 3 else ""  # site-3 vanishes before its masked vector is posted
-        parts.append(
-            asyncio.to_thread(take_part, port, site_context(certificate), token, session, codes, leave)
-        )
+        part = asyncio.to_thread(take_part, port, site_context(certificate), token, session, codes, leave)
+        parts.append(asyncio.create_task(part))
+        if leave:  # its thread ends here; elsewhere a lost connection or the phase's time tells the service
+            parts[-1].add_done_callback(lambda _, i=i: service.gone.add(i))
     clock = asyncio.create_task(service.clock())
     await asyncio.gather(service.done.wait(), *parts)
     clock.cancel()

@@ -2,12 +2,15 @@
 
     python faulty.py SITE/federation.toml killed@3.1.2     the process dies at that exchange, unanswered
     python faulty.py SITE/federation.toml doubled@4.1.0    it signs two different adverts
-    python faulty.py SITE/federation.toml late@4.1.0       it answers a few seconds later: no fault, but
-                                                           the phase stays open for those of others
+    python faulty.py SITE/federation.toml last@4.1.0       it answers once the server waits for nobody else:
+                                                           the phase stays open for others' faults
+    python faulty.py SITE/federation.toml held@5.1.1       it answers nothing until the connection breaks
 
-A moment is ROUND.ATTEMPT.EXCHANGE as in the server's log; exchanges count from 0.
+A moment is ROUND.ATTEMPT.EXCHANGE as in the server's log; exchanges count from 0. `last` reads the server's
+status.json, which a real site does not see. No fault waits for seconds, so a busy machine changes nothing.
 """
 
+import json
 import os
 import sys
 import time
@@ -24,7 +27,7 @@ from merveil.fl.runs import RunLog
 from merveil.mer.data.archive import load_archive
 from merveil.protocols.frame import Frame
 
-LATE = 5.0  # seconds
+STATUS = Path("server") / "run" / "status.json"  # in the folder that holds all parties
 
 
 class Faulty(Site):
@@ -36,8 +39,11 @@ class Faulty(Site):
         if message.text("tag") == self.moment:
             if self.fault == "killed":
                 os._exit(9)
-            if self.fault == "late":
-                time.sleep(LATE)
+            if self.fault == "held":
+                link.receive()  # OSError when the server is gone: then the site dials again
+            elif self.fault == "last":
+                while json.loads(STATUS.read_text())["waiting_for"] != [self._member.identity.name]:
+                    time.sleep(0.05)
             else:
                 done = replace(done, frames=(*done.frames, self._second(message, done.frames[0])))
         super()._reply(link, message, done)

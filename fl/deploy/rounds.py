@@ -1,12 +1,13 @@
 """A round over the hub: exchanges with deadlines, attempts while no answer has left, a report of each.
 
 A site that does not answer in time is a dropout of the exchange. One that lost its connection has
-`grace_seconds` to come back; one that was not there when the exchange began is not waited for.
+`grace_seconds` to come back; one that was not there when the exchange began is not waited for. What has
+arrived is read before anybody is given up, so a busy server loses no answer that came in time.
 """
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from merveil.fl.deploy.channel import Kind, Message, pack, pack_list, unpack_list
@@ -136,19 +137,32 @@ class Rounds:
         waiting = {i for i in messages if number or i in hub.peers}
         gone: dict[int, float] = {}
         await hub.open_exchange(messages)
-        while waiting := waiting - self._lost(waiting, gone):
+        while waiting:
+            for item in self._arrived():
+                self._answer(desk, tag, waiting, item)
+            waiting -= self._lost(waiting, gone)
             waited = [hub.name(i) for i in sorted(waiting)]
             self._told(Progress(task.round, task.attempt, phase, waited))
             left = deadline - time.monotonic()
-            if left <= 0:
+            if left <= 0 or not waiting:
                 break
             item = await self._reply(min(0.1 if gone else 0.5, left))
-            if item is not None and item[1].head.get("tag") == tag:
-                waiting.discard(item[0])
-                hub.answered(item[0])
-                self._take(desk, *item)
+            if item is not None:
+                self._answer(desk, tag, waiting, item)
         hub.close_exchange()
         desk.close()
+
+    def _arrived(self) -> Iterator[tuple[int, Message]]:
+        """What lies in the inbox now; nothing joins it meanwhile, since nothing is awaited."""
+        for _ in range(self._hub.inbox.qsize()):
+            yield self._hub.inbox.get_nowait()
+
+    def _answer(self, desk: RoundDesk, tag: str, waiting: set[int], item: tuple[int, Message]) -> None:
+        """A reply to the exchange that is open; one to any other changes nothing."""
+        if item[1].head.get("tag") == tag:
+            waiting.discard(item[0])
+            self._hub.answered(item[0])
+            self._take(desk, *item)
 
     def _lost(self, waiting: set[int], gone: dict[int, float]) -> set[int]:
         """Who has been away for longer than the grace. gone: since when, kept from call to call."""

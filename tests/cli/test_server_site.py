@@ -17,7 +17,7 @@ from merveil.mer.data.archive import save_archive
 
 SERVER = """[server]
 listen = "127.0.0.1:{port}"
-gather_seconds = 20
+gather_seconds = 300
 grace_seconds = 0.5
 
 [train]
@@ -74,11 +74,11 @@ def test_a_training_over_processes(federation: int, schema: Any, capsys: pytest.
     server = start("server", "--config", "server/federation.toml", "--json")
     sites = [start("site", "--config", f"s{i}/federation.toml", "--json") for i in range(1, 6)]
     try:
-        out, err = server.communicate(timeout=120)
+        out, err = server.communicate(timeout=300)
         assert server.returncode == 0, err
         assert schema.check(json.loads(out), schema.load("server")) == []
         for site in sites:
-            out, err = site.communicate(timeout=30)
+            out, err = site.communicate(timeout=300)
             assert site.returncode == 0, err
             found = json.loads(out)
             assert schema.check(found, schema.load("site")) == []
@@ -104,12 +104,12 @@ def test_check_before_and_while_the_server_is_there(
     assert [c["name"] for c in found["checks"] if not c["ok"]] == ["tls"]
     server = start("server", "--config", "server/federation.toml")
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while main(["site", "--config", "s1/federation.toml", "--check"]) != 0:
             assert time.monotonic() < deadline and server.poll() is None
             time.sleep(0.2)
         server.send_signal(signal.SIGTERM)
-        server.wait(20)
+        server.wait(300)
         assert server.returncode == 130
     finally:
         server.kill()

@@ -26,7 +26,9 @@ from merveil.fl.runs import RunLog
 from merveil.protocols.identity import Identity
 from merveil.protocols.ledger import Ledger
 
-SECONDS = 60.0  # the longest that a test waits for anything
+SECONDS = (
+    120.0  # the longest that a test waits for anything: a bound for failures, never what a test is about
+)
 
 
 class Stopped(Exception):
@@ -107,6 +109,11 @@ class World:
                 raise error
         return result
 
+    def connected(self, i: int) -> None:
+        """Wait until site i has logged in."""
+        log = self.homes[i] / "log.txt"
+        self.until(lambda: log.exists() and "connected to" in log.read_text())
+
     def lines(self) -> list[dict[str, Any]]:
         from merveil.fl.runs import read_metrics
 
@@ -146,10 +153,10 @@ def make_world(root: Path, archives: list[Any], **options: Any) -> World:
         run=root / "run",
         certificate=server / "tls.crt",
         key=server / "tls.key",
-        gather_seconds=20,
-        wait_seconds=20,
-        phase_seconds=20,
-        train_seconds=20,
+        gather_seconds=SECONDS,  # nobody is a dropout because the machine is busy
+        wait_seconds=SECONDS,
+        phase_seconds=SECONDS,
+        train_seconds=SECONDS,
         grace_seconds=0.3,
         options=resolve(chosen),
     )

@@ -92,7 +92,7 @@ def test_a_login_that_is_not_the_members_own_is_refused(world: Any, bent: dict[s
     member = Member.load(found.homes[0])
     with closing(link_of(found)) as link:
         login(link, member)  # as it should be
-    with closing(link_of(found)) as link, pytest.raises(OSError):
+    with closing(link_of(found)) as link, pytest.raises(ConnectionError):
         login(link, member, **bent)
     everyone(found)
     found.finish()
@@ -118,11 +118,10 @@ def test_older_tls_and_clear_text_are_refused(world: Any) -> None:
     context.load_verify_locations(cafile=found.server_home / "tls.crt")
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     where = ("127.0.0.1", found.server.port)
-    with socket.create_connection(where, 5) as raw, pytest.raises(OSError):
+    with socket.create_connection(where, 60) as raw, pytest.raises(ssl.SSLError):
         context.wrap_socket(raw, server_hostname="127.0.0.1")
-    with socket.create_connection(where, 5) as raw:
+    with socket.create_connection(where, 60) as raw:
         raw.sendall(b"GET / HTTP/1.0\r\n\r\n")
-        raw.settimeout(5)
         assert b"nonce" not in raw.recv(1000)
     everyone(found)
     found.finish()
@@ -137,7 +136,7 @@ def test_strangers_cannot_send_anything_large_or_odd(world: Any, junk: bytes) ->
     with closing(link_of(found)) as link:
         link.receive(BEFORE_LOGIN)
         link.send(junk)
-        with pytest.raises(OSError):
+        with pytest.raises((ConnectionError, ssl.SSLError)):  # and not that the time ran out
             link.receive()
     everyone(found)
     found.finish()
@@ -184,7 +183,7 @@ class Patient(Site):
 
     def _reply(self, link: Link, message: Message, done: Any) -> None:
         if message.text("tag") == "1.1.0":
-            deadline = time.monotonic() + 15
+            deadline = time.monotonic() + 60
             while self.others() != ["site-1"]:
                 assert time.monotonic() < deadline, "the other sites never answered"
                 time.sleep(0.02)
@@ -353,12 +352,12 @@ def test_a_member_takes_part_from_one_process(world: Any) -> None:
     found = world(rounds=1)
     found.start_server()
     running = found.start_site(found.site(0))
-    found.until(lambda: (found.homes[0] / "site.lock").exists())
+    found.connected(0)  # so it holds the lock
     with pytest.raises(LocalError, match="another process takes part"):
         found.site(0).run()
     everyone(found, 0)
     found.finish()
-    assert running.result(20) and (found.homes[0] / "session.bin").stat().st_mode & 0o777 == 0o600
+    assert running.result() and (found.homes[0] / "session.bin").stat().st_mode & 0o777 == 0o600
 
 
 def test_check_names_what_is_wrong(world: Any, toy_builder: Any, monkeypatch: pytest.MonkeyPatch) -> None:

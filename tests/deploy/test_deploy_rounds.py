@@ -1,20 +1,28 @@
 """Training over sites on loopback: as in process, and through failures of sites and server."""
 
+import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from merveil.fl.clients import Client
+from merveil.fl.deploy import rounds
+from merveil.fl.deploy.channel import Kind, Message, pack_list
+from merveil.fl.deploy.desk import Notes
 from merveil.fl.deploy.server import Server, read_status
 from merveil.fl.deploy.site import Site
+from merveil.fl.deploy.task import Task
 from merveil.fl.driver import Federation, Run
 from merveil.fl.model import load_model
 from merveil.mer.data.archive import make_archive
 from merveil.mer.errors import InputError
 from merveil.protocols.errors import AbortCode, Aborted
+from merveil.protocols.session import Phase
 
 
 def model_of(world: Any) -> np.ndarray:
@@ -99,35 +107,78 @@ def test_a_site_killed_at_any_exchange_is_a_dropout(world: Any, gone: Any, excha
 @pytest.mark.parametrize("fate", ["before", "after"])
 def test_a_site_restarted_in_mid_round_goes_on(world: Any, gone: Any, exchange: int, fate: str) -> None:
     found = world(rounds=1, class_weights=False)
-    found.start_server(grace_seconds=20)
+    found.start_server(grace_seconds=120)
     everyone(found, 2)
     victim = found.site(2, gone)
     victim.when = lambda tag: fate if tag == f"1.1.{exchange}" else ""
-    assert found.start_site(victim).exception(30) is not None
+    assert found.start_site(victim).exception(120) is not None
     if exchange < 4 or fate == "before":
         found.start_site(found.site(2))
     found.finish()
     assert found.lines()[0]["survivors"] == 5
 
 
+class Clock:
+    """The time of the server's rounds, which a test moves on."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
+
 class Slow(Site):
-    """Answers one exchange of the first round long after its deadline."""
+    """Answers an exchange of the first round after its deadline: the server's time runs out once nobody
+    else is missing, and the answer leaves when the next exchange is open."""
+
+    world: Any = None
+    clock: Any = None
 
     def _reply(self, link: Any, message: Any, done: Any) -> None:
         if message.text("tag") == "1.1.1":
-            time.sleep(2.5)
+            self.world.until(lambda: self._seen() == ("SHARES", ["site-5"]))
+            self.clock.ahead += 1000.0
+            self.world.until(lambda: self._seen()[0] != "SHARES")
         super()._reply(link, message, done)
 
+    def _seen(self) -> tuple[str, list[str]]:
+        progress = self.world.server._progress
+        return progress.phase, progress.waiting
 
-def test_a_site_that_answers_too_late_is_a_dropout_and_its_frame_changes_nothing(world: Any) -> None:
+
+def test_a_site_that_answers_too_late_is_a_dropout_and_its_frame_changes_nothing(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = world(rounds=3, class_weights=False)
-    found.start_server(phase_seconds=1.5, gather_seconds=1)
+    clock = Clock()
+    monkeypatch.setattr(rounds, "time", clock)
+    found.start_server()
     everyone(found, 4)
-    found.start_site(found.site(4, Slow))
+    slow = found.site(4, Slow)
+    slow.world, slow.clock = found, clock
+    found.start_site(slow)
     found.finish()
     lines = found.lines()
     assert lines[0]["names"] == ["site-1", "site-2", "site-3", "site-4"]
     assert all(line["survivors"] >= 4 and not line["excluded"] for line in lines)
+
+
+def test_an_answer_that_has_arrived_counts_although_its_site_has_left_since(world: Any) -> None:
+    """A busy server reads its inbox after the site has gone, and after the exchange's time: both in time."""
+    found, taken = world(), []
+    replies: Any = asyncio.Queue()
+    hub = SimpleNamespace(inbox=replies, peers={}, name=str, answered=taken.append, close_exchange=list)
+    hub.open_exchange = lambda messages: asyncio.sleep(0)
+    desk = SimpleNamespace(phase=Phase.MASKED, notes=Notes(), close=list)
+    desk.take = lambda index, frames: taken.append((index, frames))
+    settings = replace(found.settings, grace_seconds=0, train_seconds=0, phase_seconds=0)
+    task = Task("secagg", 1, 1, 5, 10, 16, 1.0, 1, 0, "00" * 32, "11" * 32)
+    running = rounds.Rounds(hub, None, settings, None, lambda progress: None)  # type: ignore[arg-type]
+    for tag in ("1.1.1", "1.1.2"):  # the first is late, and changes nothing
+        replies.put_nowait((3, Message(Kind.REPLY, {"tag": tag}, pack_list([tag.encode()]))))
+    asyncio.run(running._exchange(desk, task, 2, {3: b"", 4: b""}))  # type: ignore[arg-type]
+    assert taken == [3, (3, [b"1.1.2"])]
 
 
 def test_two_sites_lost_at_once_end_the_round(world: Any, gone: Any) -> None:
@@ -168,8 +219,6 @@ def test_a_server_that_was_killed_goes_on_to_the_same_model(
 
 
 def test_other_options_do_not_go_on(world: Any) -> None:
-    from dataclasses import replace
-
     from merveil.fl.runs import RunLog
 
     found = world(rounds=1)
