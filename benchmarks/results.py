@@ -34,6 +34,8 @@ class Row:
     scheme: str = ""
     recipe: str = "default"
     seeds: tuple[int, ...] = SEEDS
+    protocol: str = "loso"
+    rounds: int | None = None  # fewer than the frozen number: a comparison of schemes and no score
 
     @property
     def form(self) -> str:
@@ -43,11 +45,22 @@ class Row:
     @property
     def way(self) -> str:
         """How it is trained, as the table has it."""
-        return "central" if self.mode == "central" else f"federated, {self.clients}, {self.scheme}"
+        if self.mode == "central":
+            return "central"
+        shorter = f", {self.protocol}" + (f", {self.rounds} rounds" if self.rounds else "")
+        return f"federated, {self.clients}, {self.scheme}" + ("" if self.scored else shorter)
+
+    @property
+    def scored(self) -> bool:
+        """Whether the line is a score, and no mere comparison of schemes."""
+        return self.protocol == "loso" and self.rounds is None
 
     def folder(self, seed: int) -> str:
         """The cell's name."""
-        parts = [self.model, *self.options, self.recipe, self.mode, self.clients, self.scheme, f"seed{seed}"]
+        parts = [self.model, *self.options, self.recipe, self.mode, self.clients, self.scheme]
+        if not self.scored:
+            parts += [self.protocol, f"rounds{self.rounds}" if self.rounds else ""]
+        parts.append(f"seed{seed}")
         return "_".join(part.replace(":", "-") for part in parts if part)
 
     def words(self, data: str, out: Path, seed: int) -> list[str]:
@@ -57,35 +70,40 @@ class Row:
             found += ["--clients", self.clients, "--scheme", self.scheme]
         elif self.recipe != "default":
             found += ["--recipe", self.recipe]
+        if not self.scored:
+            found += ["--protocol", self.protocol, *(["--rounds", str(self.rounds)] if self.rounds else [])]
         for option in self.options:
             found += ["--set", option]
         return [*found, "--out", str(out)]
 
 
-def federated(model: str, *options: str, schemes: bool = True) -> list[Row]:
-    """A model's federated lines: subjects and sites in the clear, then every secure scheme, one seed."""
-    found = [Row(model, options, "federated", clients, "plain") for clients in ("subject", "site")]
-    if schemes:
-        secure = [name for name in names() if name != "plain"]
-        found += [Row(model, options, "federated", "subject", name, seeds=(0,)) for name in secure]
-    return found
+def federated(model: str, *options: str) -> list[Row]:
+    """A model's federated lines: subjects in the clear."""
+    return [Row(model, options, "federated", "subject", "plain")]
+
+
+def every_scheme(model: str, protocol: str = "loso", rounds: int | None = None) -> list[Row]:
+    """A model through each scheme, one seed."""
+    return [
+        Row(model, (), "federated", "subject", name, seeds=(0,), protocol=protocol, rounds=rounds)
+        for name in names()
+    ]
 
 
 def rows() -> list[Row]:
     """Every line, the cheapest and most telling first."""
     one = (0,)  # what has no seed
     exact = [Row("kernel-ridge", seeds=one), Row("exact-ridge", seeds=one)]
-    exact += [
-        Row("exact-ridge", (), "federated", row.clients, row.scheme, seeds=one)
-        for row in federated("exact-ridge")
-    ]
+    exact += every_scheme("exact-ridge")
+    exact.append(Row("exact-ridge", (), "federated", "site", "plain", seeds=one))
     exact.append(Row("exact-ridge", ("register=false",), seeds=one))
-    small = [Row("flow-mlp"), Row("ensemble"), Row("ststnet")]
-    small += [Row("ststnet", ("norm=batch",), recipe="batch-norm"), Row("compact-transformer")]
-    small += federated("ststnet") + federated("flow-mlp")
-    wide = [Row("off-apexnet", ("head=gap",)), Row("rcn"), Row("rcn", ("norm=batch",), recipe="batch-norm")]
+    small = [Row("flow-mlp"), Row("ensemble"), Row("ststnet"), Row("compact-transformer")]
+    small += [Row("ststnet", ("norm=batch",), recipe="batch-norm"), Row("off-apexnet", ("head=gap",))]
+    small += every_scheme("ststnet", "kfold:5", 20) + every_scheme("flow-mlp", "kfold:5", 5)
+    small += federated("ststnet") + federated("flow-mlp") + federated("compact-transformer")
+    wide = [Row("rcn"), Row("rcn", ("norm=batch",), recipe="batch-norm")]
     wide += [Row("dual-inception", ("head=gap",)), Row("featref")]
-    wide += federated("compact-transformer") + federated("off-apexnet", "head=gap") + federated("ensemble")
+    wide += federated("off-apexnet", "head=gap") + federated("ensemble")
     wide += federated("rcn") + federated("dual-inception", "head=gap") + federated("featref")
     return [*exact, *small, *wide, Row("off-apexnet"), Row("dual-inception")]
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,8 @@ def render(data: str, cache: Path, rows: Sequence[Any], root: Path) -> None:
     """Write both files."""
     archive = load_archive(data)
     lines, absent = gather(cache, rows, archive)
-    table = [scores(line, archive) for line in lines]
+    scored = [line for line in lines if line["row"].scored]
+    table = [scores(line, archive) for line in scored]
     about = {
         "clips": archive.n,
         "persons": len(archive.persons()),
@@ -125,8 +127,9 @@ def page(found: dict[str, Any], lines: list[dict[str, Any]], archive: Any) -> st
     about = found["data"]
     parts = [HEAD.format(**about, names=" + ".join(about["datasets"])), table(found)]
     parts += ["## Secure against plain", secure(lines, archive)]
-    parts += ["## Federated against central", differences(lines, archive)]
-    parts += ["## Answering only when sure", sure(lines, archive)]
+    scored = [line for line in lines if line["row"].scored]
+    parts += ["## Federated against central", differences(scored, archive)]
+    parts += ["## Answering only when sure", sure(scored, archive)]
     parts += ["## Beside published figures", published(), "## Not run", missing(found), TAIL]
     return "\n\n".join(parts) + "\n"
 
@@ -153,16 +156,15 @@ def table(found: dict[str, Any]) -> str:
 def secure(lines: list[dict[str, Any]], archive: Any) -> str:
     """Each secure line beside the plain one of the same model, clients and seed."""
     out = [
-        "| model | clients | scheme | seed | predictions equal to plain's | UF1 minus plain's |",
-        "|" + "---|" * 6,
+        "| model | people held out | rounds | scheme | seed | predictions equal to plain's | UF1 minus plain's |",
+        "|" + "---|" * 7,
     ]
     for line in lines:
         row = line["row"]
         if row.mode != "federated" or row.scheme == "plain":
             continue
         for other in lines:
-            same = (other["row"].model, other["row"].options, other["row"].clients, other["row"].scheme)
-            if same != (row.model, row.options, row.clients, "plain"):
+            if other["row"] != replace(row, scheme="plain", seeds=other["row"].seeds):
                 continue
             for i, seed in enumerate(line["seeds"]):
                 if seed not in other["seeds"]:
@@ -172,7 +174,9 @@ def secure(lines: list[dict[str, Any]], archive: Any) -> str:
                 alike = int((line["runs"][i] == other["runs"][j]).sum())
                 told = "every probability, to the last bit" if equal else f"{alike} of {archive.n} labels"
                 gain = line["results"][i]["uf1"] - other["results"][j]["uf1"]
-                out.append(f"| {row.form} | {row.clients} | {row.scheme} | {seed} | {told} | {gain:+.4f} |")
+                rounds = line["results"][i]["rounds"]
+                start = f"| {row.form} | {row.protocol} | {rounds} | {row.scheme} | {seed} |"
+                out.append(f"{start} {told} | {gain:+.4f} |")
     return "\n".join(out)
 
 
