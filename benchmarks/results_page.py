@@ -156,7 +156,7 @@ def table(found: dict[str, Any]) -> str:
 def secure(lines: list[dict[str, Any]], archive: Any) -> str:
     """Each secure line beside the plain one of the same model, clients and seed."""
     out = [
-        "| model | people held out | rounds | scheme | seed | predictions equal to plain's | UF1 minus plain's |",
+        "| model | held out | rounds | scheme | seed | predictions equal to plain's | UF1 minus plain's |",
         "|" + "---|" * 7,
     ]
     for line in lines:
