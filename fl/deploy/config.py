@@ -75,7 +75,8 @@ class SiteSettings:
     """server: host:port to dial. certificate: the server's. home: the member's folder. data: its archive.
 
     server_name: name in the certificate where it is not the host that is dialled. max_megabytes: the largest
-    message taken. retry_seconds: the longest pause between two attempts to connect.
+    message taken. retry_seconds: the longest pause between two attempts to connect. architecture: hash of the
+    network that was agreed (`fl.gate.architecture`); empty: the first one that is sent is kept.
     """
 
     server: str = ""
@@ -87,6 +88,7 @@ class SiteSettings:
     retry_seconds: float = 30.0
     max_cut: float = 0.01
     free_megabytes: int = 100
+    architecture: str = ""
 
 
 def read_server(path: Path) -> ServerSettings:

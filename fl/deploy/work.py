@@ -16,7 +16,9 @@ from merveil.fl import coins
 from merveil.fl.clients import Client, class_counts
 from merveil.fl.deploy.config import DataShape
 from merveil.fl.deploy.task import Task, digest
+from merveil.fl.gate import ModelGate, architecture
 from merveil.fl.options import TrainOptions, resolve
+from merveil.fl.update import Layout
 from merveil.mer.errors import InputError
 from merveil.protocols.codec import Codec, Codes
 from merveil.protocols.errors import AbortCode, Aborted, LocalError, RemoteError
@@ -83,17 +85,19 @@ def pack_model(params: NDArray[np.float64], weights: NDArray[np.float64]) -> byt
 
 
 class Trainer:
-    """A site's data and network. name: the member's, which labels its coins. InputError: other data than the
+    """A site's data and network. name: the member's, which labels its coins. gate: what judges a model before
+    it is trained on; without one the models of this process are remembered. InputError: other data than the
     federation's."""
 
-    def __init__(self, archive: "Archive", name: str) -> None:
-        self.archive, self.name = archive, name
+    def __init__(self, archive: "Archive", name: str, gate: ModelGate | None = None) -> None:
+        self.archive, self.name, self._gate = archive, name, gate or ModelGate()
         rows = np.arange(archive.n, dtype=np.int64)
         self.client = Client(name, rows)
         self._options: TrainOptions | None = None
 
     def codes(self, task: Task, work: Work, max_cut: float) -> Codes:
-        """The vector of a task. LocalError: too much of it would be cut. Aborted: MODEL_MISMATCH."""
+        """The vector of a task. LocalError: too much of it would be cut. Aborted: MODEL_MISMATCH,
+        ARCH_MISMATCH or INPUT_NOT_FINITE, before anything is trained."""
         if work.hashes() != (task.model_hash, task.config_hash):
             raise Aborted(AbortCode.MODEL_MISMATCH, "the work is not the announced one", (0,))
         self._check(work.data)
@@ -124,11 +128,21 @@ class Trainer:
             net = federated_net(options, shape, len(work.data.classes))
             jobs = [Job(0, "", self.client)]
             self._trainer = LocalTrainer(net, net.prepare(self.archive.x), self.archive.y, jobs, options)
-            self._options, self._size = options, net.size
+            self._options, self._size, self._net = options, net.size, net
         classes = len(work.data.classes)
         if len(work.payload) != 4 * self._size + 8 * classes:
             raise Aborted(AbortCode.ARCH_MISMATCH, "the model has another size than its options say", (0,))
         params = np.frombuffer(work.payload, "<f4", self._size).astype(np.float32)
         weights = np.frombuffer(work.payload, "<f8", classes, 4 * self._size).astype(np.float64)
+        self._admit(work, params, weights)
         (update,) = self._trainer.updates(params[None], weights[None], work.round)
         return update
+
+    def _admit(self, work: Work, params: NDArray[np.float32], weights: NDArray[np.float64]) -> None:
+        """The gate's word on the model; the first one of a training follows from its seed."""
+        options, layout = work.options, Layout.of(self._net.layout)
+        if not np.isfinite(weights).all():
+            raise Aborted(AbortCode.INPUT_NOT_FINITE, "a class weight of the server is no number", (0,))
+        start = self._net.init(coins.derive(options.seed, "init", "")) if work.round == 0 else None
+        shape = architecture(options.model, options.model_options, layout)
+        self._gate.admit(layout, params, shape, training=options.sha256, start=start)

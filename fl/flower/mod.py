@@ -17,6 +17,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp.typing import ClientAppCallable
 
@@ -24,6 +25,8 @@ from merveil.fl.deploy.member import Member
 from merveil.fl.deploy.step import Step, begin, go_on
 from merveil.fl.deploy.task import Task
 from merveil.fl.flower.records import RECORD, Layout, Plan, content_hashes, weight_of
+from merveil.fl.gate import FILE, LENIENT, ModelGate, architecture
+from merveil.fl.update import Layout as Flat
 from merveil.protocols.codec import Codec, Codes
 from merveil.protocols.errors import AbortCode, Aborted, LocalError, RemoteError
 from merveil.protocols.primitives.sign import sign
@@ -39,11 +42,21 @@ class SecureMod:
     home: the party's folder (identity.key, ledger, federation.json, roster.bin); by default the node's config
     value `merveil-home`, else the environment's MERVEIL_HOME. A sealed key's passphrase is read from the file
     that MERVEIL_PASSPHRASE_FILE names. max_cut: largest share of coordinates that may be cut by the clip.
+    architecture: hash of the network that was agreed (`fl.gate.architecture`); empty: the first that is sent
+    is kept in the folder. judge: whether layers that look made to leak are refused (docs/attacks.md).
     """
 
-    def __init__(self, home: str | Path | None = None, *, max_cut: float = 0.01) -> None:
+    def __init__(
+        self,
+        home: str | Path | None = None,
+        *,
+        max_cut: float = 0.01,
+        architecture: str = "",
+        judge: bool = True,
+    ) -> None:
         self._home = home
         self._max_cut = max_cut
+        self._architecture, self._judge = architecture, judge
 
     def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         if RECORD not in message.content.config_records:
@@ -98,6 +111,7 @@ class SecureMod:
             raise Aborted(AbortCode.MODEL_MISMATCH, "model or configuration is not the announced one", (0,))
         layout = Layout(next(iter(message.content.array_records.values())), plan)
         params = task.params()
+        self._admit(layout, context, message.metadata.run_id)
         reply = call_next(message, context)
         if not reply.has_content() or len(reply.content.array_records) != 1:
             raise LocalError("the app's training gave no single ArrayRecord", AbortCode.SHAPE_MISMATCH)
@@ -115,6 +129,14 @@ class SecureMod:
                 AbortCode.INPUT_RANGE,
             )
         return codes
+
+    def _admit(self, layout: Layout, context: Context, run: int) -> None:
+        """The gate's word on the model that was sent, before the app sees it. Aborted: see ModelGate."""
+        flat = Flat.of([(name, layout.model[name].shape) for name in layout.names])
+        params = np.concatenate([layout.model[name].reshape(-1) for name in layout.names])
+        shape = architecture("flower", {}, flat)
+        gate = ModelGate(self._folder(context) / FILE, self._architecture, None if self._judge else LENIENT)
+        gate.admit(flat, params, shape, training=f"flower run {run}")
 
     def _folder(self, context: Context) -> Path:
         found = self._home or context.node_config.get("merveil-home") or os.environ.get("MERVEIL_HOME")

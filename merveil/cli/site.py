@@ -41,11 +41,13 @@ def run(args: argparse.Namespace) -> int:
     from merveil.fl.deploy.server import OVER
     from merveil.fl.deploy.site import Site
     from merveil.fl.deploy.work import Trainer
+    from merveil.fl.gate import FILE, ModelGate
     from merveil.fl.runs import RunLog
 
     log = RunLog(verbosity=0 if args.quiet else 2 if args.verbose else 1, as_json=args.log_format == "json")
     member = Member.load(settings.home, passphrase)
-    trainer = Trainer(open_data(_source(args.config, settings.data)), member.identity.name)
+    gate = ModelGate(settings.home / FILE, settings.architecture)
+    trainer = Trainer(open_data(_source(args.config, settings.data)), member.identity.name, gate)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         site = Site(member, settings, trainer, log)

@@ -11,8 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from merveil.fl import coins
 from merveil.fl.deploy import tls
 from merveil.fl.deploy.channel import (
     BEFORE_LOGIN,
@@ -34,7 +36,7 @@ from merveil.fl.deploy.task import Task
 from merveil.fl.deploy.tls import new_certificate
 from merveil.fl.ledger import FileStore
 from merveil.mer.errors import InputError
-from merveil.protocols.errors import AbortCode, LocalError, RemoteError
+from merveil.protocols.errors import AbortCode, Aborted, LocalError, RemoteError
 from merveil.protocols.frame import Frame
 from merveil.protocols.primitives.sign import sign
 
@@ -504,6 +506,60 @@ def test_options_that_no_network_takes_are_refused_by_the_site(world: Any) -> No
     task = Task("secagg", 1, 1, 5, 10, 16, 1.0, 4, 0, model, config)
     with pytest.raises(InputError):
         trainer.codes(task, work, 0.01)
+
+
+@pytest.mark.parametrize("where", ["model", "weights", "later"])
+def test_a_site_refuses_a_model_without_numbers_before_it_trains(
+    world: Any, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    from merveil.fl.deploy.work import Trainer, Work, pack_model
+    from merveil.fl.driver import federated_net
+    from merveil.fl.local import LocalTrainer
+
+    found = world(rounds=3)
+    options, data = found.settings.options, found.settings.data
+    net, trainer = federated_net(options, data.shape, 3), Trainer(found.archives[0], "site-1")
+    params, weights = net.init(coins.derive(options.seed, "init", "")).astype(float), np.ones(3)
+
+    def ask(round_: int) -> Any:
+        work = Work("train", round_, options, data, pack_model(params, weights))
+        task = Task("secagg", 1 + round_, 1, 5, net.size, 24, 16.0, 16, 0, *work.hashes())
+        return trainer.codes(task, work, 0.01)
+
+    assert len(ask(0)) == net.size + 1
+
+    def trained(*_: Any) -> Any:
+        raise AssertionError("the site trained on a model without numbers")
+
+    monkeypatch.setattr(LocalTrainer, "updates", trained)
+    (weights if where == "weights" else params)[0] = np.nan
+    with pytest.raises(Aborted, match=r"server's model|class weight") as error:
+        ask(1 if where == "later" else 0)
+    assert error.value.code is AbortCode.INPUT_NOT_FINITE and error.value.culprits == {0}
+
+
+def test_a_site_refuses_a_first_model_of_the_servers_own_and_another_network(world: Any) -> None:
+    from merveil.fl.deploy.work import Trainer, Work, pack_model
+    from merveil.fl.driver import federated_net
+    from merveil.fl.options import resolve
+
+    found = world(rounds=3)
+    data, trainer = found.settings.data, Trainer(found.archives[0], "site-1")
+
+    def ask(options: Any, seed: int) -> AbortCode | None:
+        net = federated_net(options, data.shape, 3)
+        work = Work("train", 0, options, data, pack_model(net.init(seed).astype(float), np.ones(3)))
+        task = Task("secagg", 1, 1, 5, net.size, 24, 64.0, 16, 0, *work.hashes())
+        try:
+            trainer.codes(task, work, 0.01)
+        except Aborted as error:
+            return error.code
+        return None
+
+    options = found.settings.options
+    assert ask(options, 1) is AbortCode.MODEL_MISMATCH
+    assert ask(options, coins.derive(options.seed, "init", "")) is None
+    assert ask(resolve({"model": "rcn", "max_weight": 16}), 1) is AbortCode.ARCH_MISMATCH
 
 
 def test_a_certificate_is_made_once_and_its_key_is_private(tmp_path: Path) -> None:

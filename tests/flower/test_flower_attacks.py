@@ -3,6 +3,7 @@
 import shutil
 from typing import Any
 
+import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
@@ -74,6 +75,26 @@ def test_another_model_or_configuration_for_one_node_is_refused(homes: Any, tool
     assert not reply.has_error()
     assert grid.reports[0].survivors == ("site-1", "site-2", "site-4", "site-5")
     assert grid.reports[0].told[3].startswith("MODEL_MISMATCH")
+
+
+@pytest.mark.parametrize(("value", "code"), [(float("nan"), "INPUT_NOT_FINITE"), (None, "ARCH_MISMATCH")])
+def test_a_model_without_numbers_or_of_another_form_is_refused_before_the_app_sees_it(
+    homes: Any, tools: Any, value: float | None, code: str
+) -> None:
+    inner = tools.make_grid(homes)
+    first = secure(homes, inner)
+    assert not next(iter(first.send_and_receive(tools.train_messages(inner)))).has_error()
+    before, messages = len(inner.seen), tools.train_messages(inner)
+    for message in messages:
+        arrays = {n: a.numpy().copy() for n, a in message.content["arrays"].items()}
+        if value is None:
+            arrays["another"] = np.ones(3)
+        else:
+            arrays["layer.bias"][0] = value
+        message.content["arrays"] = ArrayRecord({n: tools.array(a) for n, a in arrays.items()})
+    replies = list(secure(homes, inner, attempts=1).send_and_receive(messages))
+    assert all(r.has_error() for r in replies)
+    assert code in codes(inner.seen[before:])
 
 
 @pytest.mark.parametrize("kept", [2, 3, 4])
