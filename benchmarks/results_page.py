@@ -129,6 +129,7 @@ def page(found: dict[str, Any], lines: list[dict[str, Any]], archive: Any) -> st
     parts += ["## Secure against plain", secure(lines, archive)]
     scored = [line for line in lines if line["row"].scored]
     parts += ["## Federated against central", differences(scored, archive)]
+    parts += ["## What each part is worth", ABLATION_HEAD, ablation(scored, archive)]
     parts += ["## Answering only when sure", sure(scored, archive)]
     parts += ["## Beside published figures", published(), "## Not run", missing(found), TAIL]
     return "\n\n".join(parts) + "\n"
@@ -205,6 +206,42 @@ def differences(lines: list[dict[str, Any]], archive: Any) -> str:
     return "\n".join(out)
 
 
+ABLATION = (
+    # the first minus the second, and what differs
+    (("exact-ridge", ()), ("exact-ridge", ("register=false",)), "registration of sites"),
+    (("exact-ridge", ()), ("kernel-ridge", ()), "features from sums in place of an RBF kernel on pixels"),
+    (("ensemble", ()), ("exact-ridge", ()), "the network beside the ridge"),
+    (("ensemble", ()), ("flow-mlp", ()), "the ridge beside the network"),
+    (("flow-mlp", ()), ("kernel-ridge", ()), "the network, and the floor"),
+    (("flow-mlp", ()), ("ststnet", ()), "the perceptron, and the best published network"),
+    (("ststnet", ()), ("ststnet", ("norm=batch",)), "GroupNorm in place of BatchNorm"),
+    (("rcn", ()), ("rcn", ("norm=batch",)), "GroupNorm in place of BatchNorm"),
+)
+
+
+def ablation(lines: list[dict[str, Any]], archive: Any) -> str:
+    """Central lines in pairs, over the seeds that both have; one without seeds is set against each."""
+    out = ["| what differs | first minus second | seeds | UF1 | paired 95 % |", "|" + "---|" * 5]
+    central = {(ln["row"].model, ln["row"].options): ln for ln in lines if ln["row"].mode == "central"}
+    for one, two, what in ABLATION:
+        if one not in central or two not in central:
+            continue
+        first, second = central[one], central[two]
+        seeds = [get(model).kind in ("exact", "closed-form") for model, _ in (one, two)]
+        runs = [list(first["runs"]), list(second["runs"])]
+        if not any(seeds):
+            both = [s for s in first["seeds"] if s in second["seeds"]]
+            runs = [[ln["runs"][ln["seeds"].index(s)] for s in both] for ln in (first, second)]
+        count = max(map(len, runs))
+        runs = [part * count if len(part) == 1 else part for part in runs]
+        if not count:
+            continue
+        gain, (low, high) = mean_difference(archive.y, runs[1], runs[0], archive.person, len(archive.classes))
+        names = f"`{first['row'].form}` - `{second['row'].form}`"
+        out.append(f"| {what} | {names} | {count} | {gain:+.3f} | {low:+.3f} to {high:+.3f} |")
+    return "\n".join(out)
+
+
 def sure(lines: list[dict[str, Any]], archive: Any) -> str:
     """UF1 of the surest part, central lines, mean over seeds."""
     out = [
@@ -254,6 +291,10 @@ Written by `benchmarks/results.py --render`; do not edit. Leave-one-subject-out 
 one score after the last step, counts pooled, every seed shown. *95 %* is the bootstrap over people of the
 mean over seeds. Fewer than five seeds of a network are preliminary. Models without seeds have one line.
 Half-widths are about .08, so only paired differences mean anything."""
+
+ABLATION_HEAD = """These are differences of LOSO scores, shown and not chosen by; recipes were chosen by inner
+validation on training people, with the number of configurations in `mer/models/registry.py` and in
+[Recognisers](models.md#what-did-not-help). An interval that holds 0 says that the difference may be luck."""
 
 TAIL = """## Read this before quoting
 
