@@ -23,7 +23,7 @@ from merveil.protocols.lattice.encryption import Total
 from merveil.protocols.lattice.messages import SUITE, Kind, Upload
 from merveil.protocols.lattice.params import LatticeParams
 from merveil.protocols.primitives.aead import open_once
-from merveil.protocols.secagg.messages import to_bitmap
+from merveil.protocols.survivors import to_bitmap
 
 Codes = NDArray[np.int64]
 Elements = NDArray[np.int64]

@@ -33,7 +33,13 @@ from mutants import CORE, MUTANTS  # beside this script
 ROOT = Path(__file__).resolve().parent.parent
 T = "tests/protocols"
 WIDE = {  # for what the tests that are meant for it let pass
-    "core": (f"{T}/test_api.py", f"{T}/test_schemes.py -k plain", f"{T}/test_schemes.py -k secagg"),
+    "core": (
+        f"{T}/test_api.py",
+        f"{T}/test_schemes.py -k plain",
+        f"{T}/test_schemes.py -k secagg",
+        f"{T}/secagg/test_hostile_clients.py",
+        f"{T}/lattice/test_committee.py",
+    ),
     "secagg": (f"{T}/secagg", f"{T}/simulation/test_sweep.py"),
     "ckks": (f"{T}/ckks", f"{T}/test_schemes.py -k ckks"),
     "lattice": (f"{T}/lattice", f"{T}/test_schemes.py -k lattice"),
@@ -54,6 +60,9 @@ FOUND: dict[str, dict[str, tuple[str, ...]]] = {
         "params.py": ("test_params.py",),
         "cohort.py": ("test_cohort.py",),
         "machine.py": ("test_machine.py",),
+        "client.py": ("secagg/test_hostile_server.py", "secagg/test_snapshots.py"),
+        "server.py": ("secagg/test_hostile_clients.py", "secagg/test_dropouts.py"),
+        "survivors.py": ("secagg/test_hostile_server.py",),
         "registry.py": ("test_api.py",),
         "snapshot.py": ("test_schemes.py -k plain", "secagg/test_snapshots.py"),
         "plain/*.py": ("test_plain.py", "test_schemes.py -k plain"),

@@ -66,7 +66,7 @@ class EagerClient(LatticeClient):
         self._phase = Phase.UNMASK
         return (self._frame(Kind.SIGNED, self._state.root),)
 
-    def _repeated(self, kind: Kind, frame: Frame) -> bool:
+    def _repeated(self, kind: Kind, frame: Frame, digest: bytes) -> bool:
         return False
 
 

@@ -7,12 +7,13 @@ from merveil.protocols.secagg import messages as msg
 from merveil.protocols.secagg.client import SecAggClient
 from merveil.protocols.secagg.messages import Kind
 from merveil.protocols.session import Phase
+from merveil.protocols.survivors import from_bitmap
 
 
 class UnsignedLists(SecAggClient):
     """After its vector is out it takes every list and answers every request."""
 
-    def _repeated(self, kind: Kind, frame: Frame) -> bool:
+    def _repeated(self, kind: Kind, frame: Frame, digest: bytes) -> bool:
         return False
 
     def _on_survivors(self, frame: Frame) -> Sequence[Frame]:
@@ -22,7 +23,7 @@ class UnsignedLists(SecAggClient):
 
     def _on_request(self, frame: Frame) -> Sequence[Frame]:
         cohort = self._seat.context.cohort
-        alive = {cohort[p] for p in msg.from_bitmap(self._state.bitmap)}
+        alive = {cohort[p] for p in from_bitmap(self._state.bitmap)}
         revealed = [
             self._state.held[d].reveal(d, self._seat.index, 0 if d in alive else 1)
             for d in sorted(self._state.held)

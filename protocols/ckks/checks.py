@@ -10,8 +10,8 @@ from merveil.protocols.ckks.params import CkksParams
 from merveil.protocols.ckks.state import ClientState
 from merveil.protocols.errors import AbortCode, Aborted, RemoteError
 from merveil.protocols.frame import Frame
-from merveil.protocols.secagg.messages import from_bitmap
 from merveil.protocols.session import Seat
+from merveil.protocols.survivors import check_difference, signed_by
 
 _MISMATCH = AbortCode.ROSTER_MISMATCH
 
@@ -52,20 +52,7 @@ def survivors(seat: Seat, params: CkksParams, state: ClientState, frame: Frame) 
     if not set(listed) <= set(state.adverts if params.authority else state.dealers):
         raise Aborted(_MISMATCH, "survivors that have no part in the key", (0,))
     enough(params, len(listed), "survived")
-    difference(seat, set(listed))
-
-
-def difference(seat: Seat, alive: set[int]) -> None:
-    """Two sums whose survivors differ by few clients tell much about those few."""
-    least = seat.policy.min_difference
-    last = seat.ledger.last_answered(seat.context.federation)
-    if least and last:
-        found = len(from_bitmap(last) ^ alive)
-        if 0 < found < least:
-            raise Aborted(
-                AbortCode.COHORT_TOO_SMALL,
-                f"the survivors differ by {found} from the last set, the policy asks {least}",
-            )
+    check_difference(seat, listed)
 
 
 def request(
@@ -75,18 +62,16 @@ def request(
     listed = msg.decode_survivors(state.survivors)
     count, holder = params.layout.ciphertexts, params.authority
     signatures, parts = msg.decode_request(frame.body, seat.index, len(listed), count, holder)
-    held = all(_signed(seat, state, i, s) for i, s in signatures.items() if i in listed)
+    held = all(
+        signed_by(seat, SUITE, Kind.SIGNED, state.sid, state.root, i, signature)
+        for i, signature in signatures.items()
+        if i in listed
+    )
     if not set(signatures) <= set(listed) or not held:
         raise Aborted(AbortCode.BAD_SIGNATURE, "a signature on the survivor list does not hold", (0,))
     if len(signatures) != params.threshold:
         raise Aborted(
             AbortCode.BELOW_THRESHOLD, f"{len(signatures)} signatures, not {params.threshold}", (0,)
         )
-    difference(seat, set(listed))
+    check_difference(seat, listed)
     return signatures, parts
-
-
-def _signed(seat: Seat, state: ClientState, index: int, signature: bytes) -> bool:
-    """The signature of a SIGNED frame is the signature on the list: rebuild the frame it belongs to."""
-    frame = Frame(SUITE, Kind.SIGNED, state.sid[:16], index, 0, state.root, signature)
-    return frame.verify(seat.roster.member(index).sign_key, state.sid)

@@ -6,7 +6,7 @@ the one answer is out and the key share is gone. A frame that contradicts what t
 session; nothing is answered then.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from merveil.protocols.ckks import checks, encoding, encryption, ring
 from merveil.protocols.ckks import messages as msg
@@ -19,15 +19,16 @@ from merveil.protocols.ckks.sampling import expand
 from merveil.protocols.ckks.sealing import close_chains
 from merveil.protocols.ckks.state import ClientState
 from merveil.protocols.ckks.wire import decode_polynomials, encode_polynomials
-from merveil.protocols.codec import Codes, check_codes
-from merveil.protocols.errors import AbortCode, Aborted, LocalError, RemoteError
-from merveil.protocols.frame import Frame, malformed
+from merveil.protocols.client import Client
+from merveil.protocols.codec import Codes
+from merveil.protocols.errors import AbortCode, Aborted
+from merveil.protocols.frame import Frame
 from merveil.protocols.ledger import RoundState
 from merveil.protocols.machine import Event, step
 from merveil.protocols.primitives.agreement import private_key, public_bytes
 from merveil.protocols.primitives.sign import sign
-from merveil.protocols.secagg.messages import to_bitmap
 from merveil.protocols.session import SPENT, Phase, Seat
+from merveil.protocols.survivors import answered
 
 _LIVE = (Phase.KEYS, Phase.SHARES, Phase.MASKED, Phase.CHECK, Phase.UNMASK)
 TABLE = {
@@ -49,31 +50,25 @@ _DUE = {
 _MISMATCH = AbortCode.ROSTER_MISMATCH
 
 
-class CkksClient:
+class CkksClient(Client[Kind, ClientState]):
     """One client, one attempt at one round."""
 
+    TABLE, KIND, DUE, OPENING, LABEL = TABLE, Kind, _DUE, Kind.KEYS, b"ckks/1/snapshot"
+
     def __init__(self, seat: Seat, params: CkksParams, snapshot: bytes | None = None) -> None:
-        self._seat, self._params = seat, params
-        self._phase = Phase.IDLE
-        self._state = ClientState()
-        self.late = 0
+        super().__init__(SUITE, seat, params)
+        self._params = params
         if snapshot is not None:
-            self._phase, self._state = ClientState.load(
-                seat.ledger.take_snapshot(seat.context.digest, self._aad(), snapshot)
-            )
+            self._phase, self._state = ClientState.load(self._snapshot(snapshot))
 
-    @property
-    def phase(self) -> Phase:
-        return self._phase
+    def _blank(self) -> ClientState:
+        return ClientState()
 
-    # Moves
-
-    def start(self) -> Sequence[Frame]:
-        """Open the round in the ledger, draw a key, and commit to its public part."""
-        after = step(TABLE, SPENT, self._phase, Event.START)
-        return self._guarded(lambda: self._open(after))
+    def _binding(self, kind: Kind) -> bytes:
+        return self._seat.context.digest if kind in (Kind.ADVERT, Kind.KEYS) else self._state.sid
 
     def _open(self, after: Phase) -> Sequence[Frame]:
+        """Open the round in the ledger, draw a key, and commit to its public part."""
         seat, context = self._seat, self._seat.context
         secret, raw, salt = self._draw_key()
         seed = seat.rng.draw(32, "ckks/share-key")
@@ -87,7 +82,7 @@ class CkksClient:
             codes=self._state.codes, advert=advert, secret=secret, public=raw, salt=salt, seed=seed
         )
         self._phase = after
-        return (self._frame(Kind.ADVERT, msg.encode_advert(context, advert), context.digest),)
+        return (self._frame(Kind.ADVERT, msg.encode_advert(context, advert)),)
 
     def _draw_key(self) -> tuple[Residues | None, bytes, bytes]:
         """(secret, wire form of b, salt of its commitment); nothing where another client holds the key."""
@@ -97,69 +92,12 @@ class CkksClient:
         secret, public = encryption.key_pair(expand(seat.context.digest), seat.rng)
         return secret, encode_polynomials(public), seat.rng.draw(msg.SALT, "ckks/salt")
 
-    def submit(self, codes: Codes) -> Sequence[Frame]:
-        """Hand in the vector once, at any time before it is due; the ciphertext's frame if it is due now."""
-        if self._phase in SPENT or self._phase is Phase.IDLE:
-            step(TABLE, SPENT, self._phase, Event.ADVANCE)
-        if self._state.codes is not None or self._phase in (Phase.CHECK, Phase.UNMASK):
-            raise LocalError("this session has its vector already")
-        check_codes(self._params, codes)
+    def _has_vector(self) -> bool:
+        return self._state.codes is not None or self._phase in (Phase.CHECK, Phase.UNMASK)
+
+    def _take_vector(self, codes: Codes) -> Sequence[Frame]:
         self._state.codes = codes.copy()
-        return self._guarded(self._upload) if self._phase is Phase.MASKED else ()
-
-    def receive(self, sender: int, data: bytes) -> Sequence[Frame]:
-        """Take a frame of the server. Aborted ends the session."""
-        if self._phase is Phase.IDLE:
-            raise LocalError("start the session first")
-        if sender != 0:
-            raise RemoteError("a client hears only the server", (sender,))
-        if self._phase in (Phase.ABORTED, Phase.SUSPENDED):
-            step(TABLE, SPENT, self._phase, Event.ADVANCE)
-        kind, frame = self._parse(data)
-        return self._guarded(lambda: self._take(kind, frame))
-
-    def _take(self, kind: Kind, frame: Frame) -> Sequence[Frame]:
-        digest = frame.digest()
-        if self._repeated(kind, frame, digest):
-            return ()
-        frames = self._handle(kind, frame)
-        self._state.seen[kind] = digest
-        return frames
-
-    def _guarded(self, move: Callable[[], Sequence[Frame]]) -> Sequence[Frame]:
-        """Run a move. RemoteError has changed nothing; all else ends the session and drops its secrets."""
-        over = True
-        try:
-            frames = move()
-            over = False
-            return frames
-        except RemoteError:
-            over = False
-            raise
-        finally:
-            if over:
-                self._phase = step(TABLE, SPENT, self._phase, Event.FAIL)
-                self._state = ClientState()
-
-    def suspend(self) -> bytes:
-        after = step(TABLE, SPENT, self._phase, Event.SUSPEND)
-        plaintext = self._state.dump(self._phase)
-        blob = self._seat.ledger.seal_snapshot(self._seat.context.digest, self._aad(), plaintext)
-        self._phase, self._state = after, ClientState()
-        return blob
-
-    # Parsing
-
-    def _aad(self) -> bytes:
-        return b"ckks/1/snapshot" + self._seat.identity.member.encode()
-
-    def _parse(self, data: bytes) -> tuple[Kind, Frame]:
-        frame = Frame.decode(data, 0, self._body_limit())
-        if frame.suite != SUITE or frame.to != self._seat.index:
-            raise malformed("another scheme's or another client's frame", 0)
-        if frame.kind not in _DUE:
-            raise malformed(f"kind {frame.kind} is none of the server's", 0)
-        return Kind(frame.kind), frame
+        return self._upload() if self._phase is Phase.MASKED else ()
 
     def _body_limit(self) -> int:
         n = self._params.cohort
@@ -167,24 +105,9 @@ class CkksClient:
         proof = msg.proof_size(n, self._params.threshold)
         return 64 + n * (256 + max(PUBLIC_BYTES + proof + msg.BOX, parts))
 
-    def _repeated(self, kind: Kind, frame: Frame, digest: bytes) -> bool:
-        """A second frame of a kind: identical means late, different means the server equivocates."""
-        first = self._state.seen.get(kind)
-        if first == digest:
-            self.late += 1
-            return True
-        session = self._seat.context.digest if kind is Kind.KEYS else self._state.sid
-        if first is not None and frame.session == session[:16] and self._phase is not Phase.DONE:
-            raise Aborted(_MISMATCH, f"two different {kind.name} frames", (0,))
-        if first is not None or _DUE[kind] is not self._phase:
-            raise malformed(f"{kind.name} is not due in phase {self._phase.name}", 0)
-        return False
-
     def _handle(self, kind: Kind, frame: Frame) -> Sequence[Frame]:
         if kind is Kind.KEYS:
             return self._on_keys(frame)
-        if frame.session != self._state.sid[:16]:
-            raise malformed("the frame belongs to another session", 0)
         if kind is Kind.RELAY:
             return self._on_relay(frame)
         if kind is Kind.SURVIVORS:
@@ -204,7 +127,7 @@ class CkksClient:
             frames = (self._frame(Kind.SHARES, body, sid),)
         state.sid, state.adverts = sid, adverts
         state.secret, state.seed = None, b""
-        self._phase = step(TABLE, SPENT, self._phase, Event.ADVANCE)
+        self._go(Event.ADVANCE)
         return frames
 
     # SHARES
@@ -232,7 +155,7 @@ class CkksClient:
         state.dealers = (holder,) if holder else tuple(sorted((*entries, seat.index)))
         state.view = msg.view_digest(state.sid, state.dealers)
         state.incoming, state.public, state.salt = {}, b"", b""
-        self._phase = step(TABLE, SPENT, self._phase, Event.ADVANCE)
+        self._go(Event.ADVANCE)
         return self._upload() if state.codes is not None else ()
 
     def _complaint(self, dealer: int) -> Aborted:
@@ -242,7 +165,7 @@ class CkksClient:
             AbortCode.BAD_SHARE,
             f"the share of {dealer} contradicts what it committed to",
             (dealer,),
-            frames=(self._frame(Kind.COMPLAINT, body, self._state.sid),),
+            frames=(self._frame(Kind.COMPLAINT, body),),
         )
 
     # MASKED
@@ -263,7 +186,7 @@ class CkksClient:
         seat.ledger.advance(context.federation, context.round, context.attempt, RoundState.MASKED)
         state.c1, state.codes, state.joint = digest, None, None
         self._phase = after
-        return (self._frame(Kind.UPLOAD, body, state.sid),)
+        return (self._frame(Kind.UPLOAD, body),)
 
     # CHECK
 
@@ -272,28 +195,23 @@ class CkksClient:
         checks.survivors(seat, self._params, state, frame)
         root = msg.survivor_root(state.sid, state.view, frame.body)
         state.survivors, state.root = frame.body, root
-        self._phase = step(TABLE, SPENT, self._phase, Event.ADVANCE)
-        return (self._frame(Kind.SIGNED, root, state.sid),)
+        self._go(Event.ADVANCE)
+        return (self._frame(Kind.SIGNED, root),)
 
     # UNMASK
 
     def _on_request(self, frame: Frame) -> Sequence[Frame]:
         """Answer once where chosen, else close the round; either way the key share is gone afterwards."""
-        seat, context, state, params = self._seat, self._seat.context, self._state, self._params
+        seat, state, params = self._seat, self._state, self._params
         listed = msg.decode_survivors(state.survivors)
         signatures, parts = checks.request(seat, params, state, frame)
         body = msg.subset_digest(state.root, signatures)
         if parts:
             body += self._answer(sorted(signatures), listed, parts)
         after = step(TABLE, SPENT, self._phase, Event.FINISH)
-        seat.ledger.answer(
-            context.federation,
-            context.round,
-            context.attempt,
-            to_bitmap(sorted(listed), len(seat.roster) + 1),
-        )
+        answered(seat, listed)
         close_chains(seat, [i for i in state.adverts if i != seat.index])
-        answer = self._frame(Kind.ANSWER, body, state.sid)
+        answer = self._frame(Kind.ANSWER, body)
         self._state = ClientState(sid=state.sid, seen=state.seen)
         self._phase = after
         return (answer,)
@@ -308,7 +226,3 @@ class CkksClient:
         weights = (1,) * DATA if params.authority else encryption.lagrange(decryptors, seat.index)
         answer = encryption.partial(state.share, total, weights, params.layout.smudging, seat.rng)
         return encode_polynomials(answer)
-
-    def _frame(self, kind: Kind, body: bytes, binding: bytes) -> Frame:
-        frame = Frame(SUITE, kind, binding[:16], self._seat.index, 0, body)
-        return frame.signed(self._seat.identity.sign_key, binding)

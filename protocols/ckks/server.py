@@ -17,11 +17,12 @@ from merveil.protocols.ckks.wire import check_opaque, decode_polynomials
 from merveil.protocols.codec import Codes, check_sum
 from merveil.protocols.errors import AbortCode, Aborted, LocalError, RemoteError
 from merveil.protocols.frame import Frame, malformed
-from merveil.protocols.machine import Event, step
+from merveil.protocols.machine import Event
 from merveil.protocols.primitives.aead import open_once
 from merveil.protocols.primitives.agreement import is_low_order
 from merveil.protocols.primitives.sign import verify
-from merveil.protocols.session import SPENT, Desk, Frames, Outcome, Phase
+from merveil.protocols.server import Server
+from merveil.protocols.session import Desk, Frames, Outcome, Phase
 
 _LIVE = (Phase.KEYS, Phase.SHARES, Phase.MASKED, Phase.CHECK, Phase.UNMASK)
 TABLE = {
@@ -42,40 +43,23 @@ _DUE = {
     Kind.SIGNED: Phase.CHECK,
     Kind.ANSWER: Phase.UNMASK,
 }
-_DOUBTFUL = {  # what a client may have been led to by somebody else's bytes
-    (Kind.UPLOAD, AbortCode.ROSTER_MISMATCH),
-    (Kind.SIGNED, AbortCode.ROSTER_MISMATCH),
-    (Kind.ANSWER, AbortCode.ROSTER_MISMATCH),
-}
+_DOUBTFUL = frozenset(  # what a client may have been led to by somebody else's bytes
+    (kind, AbortCode.ROSTER_MISMATCH) for kind in (Kind.UPLOAD, Kind.SIGNED, Kind.ANSWER)
+)
 
 
-class CkksServer:
+class CkksServer(Server[Kind, Book]):
     """One attempt at one round."""
 
+    TABLE, KIND, DUE, OPENING, DOUBTFUL = TABLE, Kind, _DUE, Kind.ADVERT, _DOUBTFUL
+    SINGLE = frozenset((Kind.ADVERT, Kind.SHARES, Kind.SIGNED))  # the others go into a sum, or end the round
+
     def __init__(self, desk: Desk, params: CkksParams, snapshot: bytes | None = None) -> None:
-        self._desk, self._params = desk, params
-        self._cohort = desk.context.cohort
-        self._phase = Phase.IDLE
-        self._book = Book(authority=params.authority)
+        super().__init__(SUITE, desk, Book(authority=params.authority))
+        self._params = params
         self._codes: Codes | None = None
-        self.late = 0
-        self.excluded: dict[int, AbortCode] = {}
         if snapshot is not None:
             self._phase, self._book, self.excluded = Book.load(desk, params, snapshot)
-
-    @property
-    def phase(self) -> Phase:
-        return self._phase
-
-    def start(self) -> Sequence[Frame]:
-        self._phase = step(TABLE, SPENT, self._phase, Event.START)
-        return ()
-
-    def suspend(self) -> bytes:
-        after = step(TABLE, SPENT, self._phase, Event.SUSPEND)
-        blob = self._book.dump(self._desk, self._phase, self.excluded)
-        self._phase = after
-        return blob
 
     def result(self) -> Outcome:
         """The exact sum; LocalError before the round is done."""
@@ -85,69 +69,24 @@ class CkksServer:
 
     # Receiving
 
-    def receive(self, sender: int, data: bytes) -> Sequence[Frame]:
-        """Take one client's frame; the frames of the next phase once everyone due has spoken."""
-        if self._phase is Phase.IDLE:
-            raise LocalError("start the session first")
-        if sender not in self._cohort:
-            raise RemoteError(f"{sender} is not in this cohort", (sender,), AbortCode.ROSTER_MISMATCH)
-        frame = Frame.decode(data, sender, self._body_limit())
-        if frame.suite != SUITE or frame.to != 0 or frame.kind not in _DUE:
-            raise malformed("not a client's frame of this scheme", sender)
-        kind = Kind(frame.kind)
-        if self._phase in SPENT or sender in self.excluded:
-            self.late += 1
-            return ()
-        binding = self._binding(sender, kind, frame)
-        if not frame.verify(self._desk.roster.member(sender).sign_key, binding):
-            raise RemoteError(f"frame from {sender} is not signed by it", (sender,), AbortCode.BAD_SIGNATURE)
-        if self._duplicate(sender, kind, frame):
-            return ()
-        self._take(sender, kind, frame)
-        return self._advance_if_complete()
+    def _fingerprint(self, body: bytes, sender: int) -> bytes:
+        return msg.decode_advert(body, sender)[0]
+
+    def _session(self) -> bytes:
+        return self._book.sid
+
+    def _due(self) -> set[int]:
+        return self._book.due(self._phase, self._desk.context.cohort)
+
+    def _dump(self) -> bytes:
+        return self._book.dump(self._desk, self._phase, self.excluded)
 
     def _body_limit(self) -> int:
         n = self._params.cohort
         sharing = PUBLIC_BYTES + msg.SALT + msg.proof_size(n, self._params.threshold) + n * msg.BOX
         return 256 + max(sharing, 2 * self._params.layout.ciphertexts * CIPHERTEXT_BYTES)
 
-    def _binding(self, sender: int, kind: Kind, frame: Frame) -> bytes:
-        """The 32 bytes the signature is bound to; a frame of another context or session is refused."""
-        context = self._desk.context
-        if kind is Kind.ADVERT:
-            if frame.session != context.digest[:16]:
-                fingerprint, _ = msg.decode_advert(frame.body, sender)
-                code = context.difference(fingerprint) or AbortCode.STALE_KEY
-                raise RemoteError(f"{sender} is in another context", (sender,), code)
-            return context.digest
-        if not self._book.sid or frame.session != self._book.sid[:16]:
-            raise RemoteError(f"{sender} is in another session", (sender,), AbortCode.STALE_KEY)
-        return self._book.sid
-
-    def _duplicate(self, sender: int, kind: Kind, frame: Frame) -> bool:
-        """Late and identical frames are counted; two different ones for one slot exclude their signer."""
-        slot, digest = (sender, kind), frame.digest()
-        first = self._book.slots.get(slot)
-        if first == digest:
-            self.late += 1
-            return True
-        if first is not None:
-            if self._phase is _DUE[kind] and kind in (Kind.ADVERT, Kind.SHARES, Kind.SIGNED):
-                self.excluded[sender] = AbortCode.DOUBLE_CLAIM
-                self._book.withdraw(sender, kind)
-            else:  # the first one stands: it is in a sum, or its phase is closed
-                self.late += 1
-            return True
-        if self._phase is not _DUE[kind] or sender not in self._book.due(self._phase, self._cohort):
-            if _LIVE.index(self._phase) < _LIVE.index(_DUE[kind]):
-                raise malformed(f"{kind.name} is not due in phase {self._phase.name}", sender)
-            self.late += 1
-            return True
-        self._book.slots[slot] = digest
-        return False
-
-    def _take(self, sender: int, kind: Kind, frame: Frame) -> None:
-        """A fault that its sender signed excludes the sender; one that others may have caused is refused."""
+    def _apply(self, sender: int, kind: Kind, frame: Frame) -> None:
         take = {
             Kind.ADVERT: self._take_advert,
             Kind.SHARES: self._take_shares,
@@ -156,13 +95,7 @@ class CkksServer:
             Kind.SIGNED: self._take_signed,
             Kind.ANSWER: self._take_answer,
         }[kind]
-        try:
-            take(sender, frame)
-        except RemoteError as error:
-            if (kind, error.code) in _DOUBTFUL:
-                del self._book.slots[sender, kind]
-                raise
-            self.excluded[sender] = error.code or AbortCode.MALFORMED_FRAME
+        take(sender, frame)
 
     def _take_advert(self, sender: int, frame: Frame) -> None:
         fingerprint, advert = msg.decode_advert(frame.body, sender)
@@ -196,8 +129,8 @@ class CkksServer:
         holders, said = sorted(book.adverts), book.adverts[dealer].commitment
         if good_share(plain, book.sid, dealer, sender, holders, said, proof) is not None:
             raise RemoteError("a complaint about a good share", (sender,), AbortCode.BAD_SHARE)
-        self.excluded[dealer] = AbortCode.BAD_SHARE
-        self._fail(AbortCode.BAD_SHARE, f"client {dealer} dealt a share that contradicts its commitment")
+        why = f"client {dealer} dealt a share that contradicts its commitment"
+        self._fail(AbortCode.BAD_SHARE, why, (dealer,))
 
     def _take_upload(self, sender: int, frame: Frame) -> None:
         book, count = self._book, self._params.layout.ciphertexts
@@ -230,14 +163,7 @@ class CkksServer:
 
     # Phases
 
-    def _advance_if_complete(self) -> Sequence[Frame]:
-        if self._phase in SPENT:
-            return ()
-        due, spoken = self._book.due(self._phase, self._cohort), self._book.spoken(self._phase)
-        return () if due - spoken - set(self.excluded) else self.close_phase()
-
-    def close_phase(self) -> Sequence[Frame]:
-        """Go on with who answered, or abort below the threshold."""
+    def _close(self) -> Sequence[Frame]:
         if self._phase is Phase.KEYS:
             return self._close_keys()
         if self._phase is Phase.SHARES:
@@ -246,23 +172,10 @@ class CkksServer:
             return self._close_masked()
         if self._phase is Phase.CHECK:
             return self._close_check()
-        step(TABLE, SPENT, self._phase, Event.FINISH)
         return self._close_unmask()
 
-    def _fail(self, code: AbortCode, why: str) -> None:
-        released = self._phase is Phase.UNMASK
-        self._phase = step(TABLE, SPENT, self._phase, Event.FAIL)
-        self._book.forget()
-        raise Aborted(code, why, self.excluded, released=released)
-
-    def _enough(self, present: Iterable[int], what: str) -> None:
-        here = set(present)
-        if len(here) < self._params.threshold:
-            missing = sorted(set(self._cohort) - here)
-            self._fail(
-                AbortCode.BELOW_THRESHOLD,
-                f"{len(here)} clients {what}, the threshold is {self._params.threshold}; missing: {missing}",
-            )
+    def _many(self, present: Iterable[int], what: str) -> None:
+        self._enough(present, self._cohort, self._params.threshold, f"clients {what}")
 
     def _present(self, here: Iterable[int]) -> None:
         """Without the one client that holds the key there is no sum."""
@@ -270,26 +183,20 @@ class CkksServer:
         if holder and holder not in here:
             self._fail(AbortCode.BELOW_THRESHOLD, f"client {holder} holds the key and is missing")
 
-    def _to_all(self, kind: Kind, to: Iterable[int], binding: bytes, body: bytes) -> Sequence[Frame]:
-        return Frames(sorted(to), lambda i: Frame(SUITE, kind, binding[:16], 0, i, body))
-
-    def _advance(self) -> None:
-        self._phase = step(TABLE, SPENT, self._phase, Event.ADVANCE)
-
     def _close_keys(self) -> Sequence[Frame]:
         book, context = self._book, self._desk.context
-        self._enough(book.adverts, "advertised")
+        self._many(book.adverts, "advertised")
         book.sid = msg.session_id(context.digest, book.adverts)
-        self._advance()
+        self._go(Event.ADVANCE)
         body = msg.encode_keys(context, book.adverts)
-        return self._to_all(Kind.KEYS, book.adverts, context.digest, body)
+        return Frames(sorted(book.adverts), lambda i: self._to(Kind.KEYS, i, body, context.digest))
 
     def _close_shares(self) -> Sequence[Frame]:
         book = self._book
-        self._enough(book.keyed, "shared")
+        self._many(book.keyed, "shared")
         self._present(book.dealt)
         book.view = msg.view_digest(book.sid, book.dealt)
-        self._advance()
+        self._go(Event.ADVANCE)
         dealt = book.dealt
 
         def relay(i: int) -> Frame:
@@ -298,37 +205,34 @@ class CkksServer:
                 for d, (salt, b, proof, boxes) in dealt.items()
                 if d != i
             }
-            body = msg.encode_relay(entries)
-            return Frame(SUITE, Kind.RELAY, book.sid[:16], 0, i, body)
+            return self._to(Kind.RELAY, i, msg.encode_relay(entries))
 
         return Frames(sorted(book.keyed), relay)
 
     def _close_masked(self) -> Sequence[Frame]:
         book = self._book
-        self._enough(book.parts, "sent a ciphertext")
+        self._many(book.parts, "sent a ciphertext")
         book.survivors = msg.encode_survivors({i: msg.c1_digest(c1) for i, (_, c1) in book.parts.items()})
         book.root = msg.survivor_root(book.sid, book.view, book.survivors)
-        self._advance()
-        return self._to_all(Kind.SURVIVORS, book.parts, book.sid, book.survivors)
+        self._go(Event.ADVANCE)
+        body = book.survivors
+        return Frames(book.alive, lambda i: self._to(Kind.SURVIVORS, i, body))
 
     def _close_check(self) -> Sequence[Frame]:
         """Choose t signers, rotating by round: they decrypt, unless one client holds the key. Nobody has
         answered: losses so far cost nothing."""
         book, t = self._book, self._params.threshold
-        self._enough(book.signatures, "signed the survivor list")
+        self._many(book.signatures, "signed the survivor list")
         self._present(book.signatures)
         signers = sorted(book.signatures)
         first = self._desk.context.round % len(signers)
         book.chosen = tuple(sorted((signers[first:] + signers[:first])[:t]))
-        self._advance()
+        self._go(Event.ADVANCE)
         signed = {i: book.signatures[i] for i in book.chosen}
         parts = [book.parts[i] for i in book.alive]
         full, short = msg.encode_request(signed, parts), msg.encode_request(signed, ())
         chosen = set(book.decryptors)
-        return Frames(
-            signers,
-            lambda i: Frame(SUITE, Kind.REQUEST, book.sid[:16], 0, i, full if i in chosen else short),
-        )
+        return Frames(signers, lambda i: self._to(Kind.REQUEST, i, full if i in chosen else short))
 
     def _close_unmask(self) -> Sequence[Frame]:
         book, params = self._book, self._params
@@ -349,6 +253,6 @@ class CkksServer:
         except Aborted as error:
             self._fail(error.code, "the survivors cannot have sent this sum")
         self._codes = codes
-        self._phase = step(TABLE, SPENT, self._phase, Event.FINISH)
+        self._go(Event.FINISH)
         book.forget()
         return ()

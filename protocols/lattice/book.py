@@ -11,9 +11,9 @@ from merveil.protocols.lattice.committee import committee
 from merveil.protocols.lattice.encryption import Total
 from merveil.protocols.lattice.messages import Kind
 from merveil.protocols.lattice.params import LatticeParams
-from merveil.protocols.secagg.messages import to_bitmap
 from merveil.protocols.session import Desk, Phase
 from merveil.protocols.snapshot import pack_fields, unpack_fields
+from merveil.protocols.survivors import to_bitmap
 
 
 class Book:

@@ -6,7 +6,7 @@ both. The public polynomials are expanded from its session id. Clients stay for 
 of honest inputs is that of `secagg+` (docs/secagg.md).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -38,20 +38,18 @@ def key_params(params: LatticeParams) -> Params:
 class KeyedClient(SecAggClient):
     """One client: its vector under a fresh key, and the key under masks that cancel."""
 
+    LABEL = b"lattice/1/keyed-snapshot"
+
     def __init__(self, seat: Seat, params: LatticeParams, snapshot: bytes | None = None) -> None:
         self._own = params
         self._vector: Codes | None = None
         super().__init__(SUITE, replace(seat, params=key_params(params)))
         if snapshot is not None:
-            plain = seat.ledger.take_snapshot(seat.context.digest, self._aad(), snapshot)
-            inner, vector = unpack_fields(plain, 2)
+            inner, vector = unpack_fields(self._snapshot(snapshot), 2)
             if len(vector) not in (0, 8 * params.size):
                 raise Aborted(AbortCode.STATE_ROLLBACK, "the snapshot is damaged")
             self._phase, self._state = ClientState.load(inner)
             self._vector = np.frombuffer(vector, dtype="<i8").astype(np.int64) if vector else None
-
-    def _aad(self) -> bytes:
-        return b"lattice/1/keyed-snapshot" + self._seat.identity.member.encode()
 
     def submit(self, codes: Codes) -> Sequence[Frame]:
         """Hand in the vector once, at any time before it is due; the masked frame if it is due now."""
@@ -69,20 +67,13 @@ class KeyedClient(SecAggClient):
         self._vector = None
         return mask(self._own, self._state.sid, Key(key), vector, self._seat.rng)
 
-    def _guarded(self, move: Callable[[], Sequence[Frame]]) -> Sequence[Frame]:
-        try:
-            return super()._guarded(move)
-        finally:
-            if self._phase is Phase.ABORTED:
-                self._vector = None
+    def _drop(self) -> None:
+        super()._drop()
+        self._vector = None
 
-    def suspend(self) -> bytes:
-        after = step(TABLE, SPENT, self._phase, Event.SUSPEND)
+    def _plaintext(self) -> bytes:
         vector = b"" if self._vector is None else self._vector.astype("<i8").tobytes()
-        plain = pack_fields((self._state.dump(self._phase), vector))
-        blob = self._seat.ledger.seal_snapshot(self._seat.context.digest, self._aad(), plain)
-        self._phase, self._state, self._vector = after, ClientState(), None
-        return blob
+        return pack_fields((super()._plaintext(), vector))
 
 
 class KeyedServer(SecAggServer):
@@ -94,12 +85,14 @@ class KeyedServer(SecAggServer):
         self._codes: Codes | None = None
         inner, rows = unpack_fields(snapshot, 2) if snapshot is not None else (None, b"")
         super().__init__(SUITE, replace(desk, params=key_params(params)), inner)
-        self._book.body_limit += params.layout.size
         if snapshot is not None:
             try:
                 self._sum.load(rows)
             except ValueError as error:
                 raise Aborted(AbortCode.STATE_ROLLBACK, "the snapshot is damaged") from error
+
+    def _body_limit(self) -> int:
+        return super()._body_limit() + self._own.layout.size
 
     def _take_masked(self, sender: int, frame: Frame) -> None:
         size = self._own.layout.size

@@ -16,6 +16,7 @@ from merveil.protocols.secagg.keys import WORD
 from merveil.protocols.secagg.messages import BOX, REVEALED, VIEW, Advert, KeyList, Kind, read_advert
 from merveil.protocols.session import Desk, Phase
 from merveil.protocols.snapshot import pack_fields, unpack_fields
+from merveil.protocols.survivors import to_bitmap
 
 
 class Book:
@@ -159,7 +160,7 @@ class Book:
 
     def fix_survivors(self) -> None:
         context = self._desk.context.digest
-        self.bitmap = msg.to_bitmap([self.position[i] for i in self.masked], len(self.position))
+        self.bitmap = to_bitmap([self.position[i] for i in self.masked], len(self.position))
         leaves = [
             msg.survivor_entry(i, self.adverts[i].digest(context, i), self.masked[i])
             if i in self.masked

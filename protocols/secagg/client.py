@@ -5,11 +5,12 @@ be missing. CHECK: the masked vector is out. UNMASK: one survivor list is signed
 A frame that contradicts what this client knows ends the session with a named code; nothing is answered then.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from merveil.protocols.codec import Codes, check_codes
+from merveil.protocols.client import Client
+from merveil.protocols.codec import Codes
 from merveil.protocols.errors import AbortCode, Aborted, LocalError, RemoteError
 from merveil.protocols.frame import Frame, malformed
 from merveil.protocols.ledger import RoundState
@@ -27,6 +28,7 @@ from merveil.protocols.secagg.keys import WORD, chain_at, mask_scalar, pair_keys
 from merveil.protocols.secagg.messages import Kind
 from merveil.protocols.secagg.state import ClientState
 from merveil.protocols.session import SPENT, Phase, Seat
+from merveil.protocols.survivors import answered, check_difference, from_bitmap, signed_by
 
 _LIVE = (Phase.KEYS, Phase.SHARES, Phase.MASKED, Phase.CHECK, Phase.UNMASK)
 TABLE = {
@@ -45,18 +47,15 @@ _DUE = {  # the server message that each phase waits for
     Kind.SURVIVORS: Phase.CHECK,
     Kind.REQUEST: Phase.UNMASK,
 }
-_ORDER = (*_LIVE, Phase.DONE)
 
 
-class SecAggClient:
+class SecAggClient(Client[Kind, ClientState]):
     """One client, one attempt at one round."""
 
+    TABLE, KIND, DUE, OPENING, LABEL = TABLE, Kind, _DUE, Kind.KEYS, b"secagg/1/snapshot"
+
     def __init__(self, suite: int, seat: Seat, snapshot: bytes | None = None) -> None:
-        self._suite = suite
-        self._seat = seat
-        self._phase = Phase.IDLE
-        self._state = ClientState()
-        self.late = 0
+        super().__init__(suite, seat, seat.params)
         self._graph = ring(
             seat.roster.beacon,
             seat.roster.hash,
@@ -68,119 +67,42 @@ class SecAggClient:
         self._holders = self._graph.holders(seat.index)
         self._digests: dict[int, bytes] = {}  # of adverts, by index; derived from the state
         if snapshot is not None:
-            self._phase, self._state = ClientState.load(
-                seat.ledger.take_snapshot(seat.context.digest, self._aad(), snapshot)
-            )
+            self._phase, self._state = ClientState.load(self._snapshot(snapshot))
 
-    @property
-    def phase(self) -> Phase:
-        return self._phase
+    def _blank(self) -> ClientState:
+        return ClientState()
 
-    # Moves
+    def _drop(self) -> None:
+        super()._drop()
+        self._digests = {}
 
-    def start(self) -> Sequence[Frame]:
-        """Deal, open the round in the ledger, and advertise."""
-        after = step(TABLE, SPENT, self._phase, Event.START)
-        return self._guarded(lambda: self._open(after))
+    def _binding(self, kind: Kind) -> bytes:
+        return self._seat.context.digest if kind in (Kind.ADVERT, Kind.KEYS) else self._state.sid
 
     def _open(self, after: Phase) -> Sequence[Frame]:
+        """Deal, open the round in the ledger, and advertise."""
         seat, context = self._seat, self._seat.context
         dealing = deal(context.digest, seat.index, self._holders, seat.params.threshold, seat.rng)
         seat.ledger.open_round(context.federation, context.round, context.attempt)
         self._state.deal(dealing)
         self._phase = after
-        return (self._frame(Kind.ADVERT, msg.encode_advert(context, dealing.advert), context.digest),)
+        return (self._frame(Kind.ADVERT, msg.encode_advert(context, dealing.advert)),)
 
-    def submit(self, codes: Codes) -> Sequence[Frame]:
-        """Hand in the vector once, at any time before it is due; the masked frame if it is due now."""
-        if self._phase in SPENT or self._phase is Phase.IDLE:
-            step(TABLE, SPENT, self._phase, Event.ADVANCE)
-        if self._state.codes is not None or self._phase in (Phase.CHECK, Phase.UNMASK):
-            raise LocalError("this session has its vector already")
-        check_codes(self._seat.params, codes)
+    def _has_vector(self) -> bool:
+        return self._state.codes is not None or self._phase in (Phase.CHECK, Phase.UNMASK)
+
+    def _take_vector(self, codes: Codes) -> Sequence[Frame]:
         self._state.codes = codes.copy()
-        return self._guarded(self._mask) if self._phase is Phase.MASKED else ()
-
-    def receive(self, sender: int, data: bytes) -> Sequence[Frame]:
-        """Take a frame of the server. Aborted ends the session; its `frames` are still to be sent."""
-        if self._phase is Phase.IDLE:
-            raise LocalError("start the session first")
-        if sender != 0:
-            raise RemoteError("a client hears only the server", (sender,))
-        if self._phase in (Phase.ABORTED, Phase.SUSPENDED):
-            step(TABLE, SPENT, self._phase, Event.ADVANCE)
-        kind, frame = self._parse(data)
-        return self._guarded(lambda: self._take(kind, frame))
-
-    def _take(self, kind: Kind, frame: Frame) -> Sequence[Frame]:
-        if self._repeated(kind, frame):
-            return ()
-        frames = self._handle(kind, frame)
-        self._state.seen[kind] = frame.digest()
-        return frames
-
-    def _guarded(self, move: Callable[[], Sequence[Frame]]) -> Sequence[Frame]:
-        """Run a move. RemoteError has changed nothing; all else ends the session: an abort, and a ledger that
-        failed half way, after which nobody knows what is durable."""
-        over = True
-        try:
-            frames = move()
-            over = False
-            return frames
-        except RemoteError:
-            over = False
-            raise
-        finally:
-            if over:
-                self._phase = step(TABLE, SPENT, self._phase, Event.FAIL)
-                self._state, self._digests = ClientState(), {}
-
-    def suspend(self) -> bytes:
-        after = step(TABLE, SPENT, self._phase, Event.SUSPEND)
-        plaintext = self._state.dump(self._phase)
-        blob = self._seat.ledger.seal_snapshot(self._seat.context.digest, self._aad(), plaintext)
-        self._phase, self._state = after, ClientState()
-        return blob
-
-    # Parsing
-
-    def _aad(self) -> bytes:
-        return b"secagg/1/snapshot" + self._seat.identity.member.encode()
-
-    def _parse(self, data: bytes) -> tuple[Kind, Frame]:
-        frame = Frame.decode(data, 0, self._body_limit())
-        if frame.suite != self._suite or frame.to != self._seat.index:
-            raise malformed("another scheme's or another client's frame", 0)
-        if frame.kind not in _DUE:
-            raise malformed(f"kind {frame.kind} is none of the server's", 0)
-        return Kind(frame.kind), frame
+        return self._mask() if self._phase is Phase.MASKED else ()
 
     def _body_limit(self) -> int:
         n, k = self._seat.params.cohort, len(self._holders)
         per_peer = msg.BOX + 32 * (merkle.depth(2 * k) + 8)
         return 1024 + k * per_peer + n // 8 + 32 * (merkle.depth(n) + 4)
 
-    def _repeated(self, kind: Kind, frame: Frame) -> bool:
-        """A second frame of a kind: identical means late, different means the server equivocates.
-
-        One that was meant for another attempt is neither: it is refused and changes nothing.
-        """
-        first = self._state.seen.get(kind)
-        if first == frame.digest():
-            self.late += 1
-            return True
-        session = self._seat.context.digest if kind is Kind.KEYS else self._state.sid
-        if first is not None and frame.session == session[:16] and self._phase is not Phase.DONE:
-            raise Aborted(AbortCode.ROSTER_MISMATCH, f"two different {kind.name} frames", (0,))
-        if first is not None or _DUE[kind] is not self._phase:
-            raise malformed(f"{kind.name} is not due in phase {self._phase.name}", 0)
-        return False
-
     def _handle(self, kind: Kind, frame: Frame) -> Sequence[Frame]:
         if kind is Kind.KEYS:
             return self._on_keys(frame)
-        if frame.session != self._state.sid[:16]:
-            raise malformed("the frame belongs to another session", 0)
         if kind is Kind.RELAY:
             return self._on_relay(frame)
         if kind is Kind.SURVIVORS:
@@ -211,7 +133,7 @@ class SecAggClient:
         boxes = self._seal_boxes(sid, listed)
         body = msg.encode_shares(self._state.tree[: 32 * len(self._holders)], boxes)
         self._state.keep_shares(sid, listed.adverts, seat.index)
-        self._phase = step(TABLE, SPENT, self._phase, Event.ADVANCE)
+        self._go(Event.ADVANCE)
         return (self._frame(Kind.SHARES, body, sid),)
 
     def _digest(self, index: int) -> bytes:
@@ -267,7 +189,7 @@ class SecAggClient:
             self._state.held[dealer] = self._open_box(dealer, path, box)
         self._state.incoming.clear()
         self._state.masks = {i: self._state.masks[i] for i in entries}
-        self._phase = step(TABLE, SPENT, self._phase, Event.ADVANCE)
+        self._go(Event.ADVANCE)
         return self._mask() if self._state.codes is not None else ()
 
     def _open_box(self, dealer: int, path: bytes, box: bytes) -> msg.Held:
@@ -284,7 +206,7 @@ class SecAggClient:
                 AbortCode.BAD_SHARE,
                 f"the shares of {dealer} contradict its commitment",
                 (dealer,),
-                frames=(self._frame(Kind.COMPLAINT, complaint, state.sid),),
+                frames=(self._frame(Kind.COMPLAINT, complaint),),
             )
         return held
 
@@ -303,7 +225,7 @@ class SecAggClient:
         add_masks(total, plus, minus)
         body = self._masked_head() + pack(total, params.modulus_bits) + self._masked_tail()
         seat.ledger.advance(context.federation, context.round, context.attempt, RoundState.MASKED)
-        frame = self._frame(Kind.MASKED, body, state.sid)
+        frame = self._frame(Kind.MASKED, body)
         state.forget_mask(frame.digest())
         self._phase = after
         return (frame,)
@@ -324,7 +246,7 @@ class SecAggClient:
     def _on_survivors(self, frame: Frame) -> Sequence[Frame]:
         seat, context, state = self._seat, self._seat.context, self._state
         listed = msg.decode_survivors(frame.body, seat.params.cohort)
-        alive = {context.cohort[p] for p in msg.from_bitmap(listed.bitmap)}
+        alive = {context.cohort[p] for p in from_bitmap(listed.bitmap)}
         mismatch = AbortCode.ROSTER_MISMATCH
         if seat.index not in alive:
             raise Aborted(mismatch, "this client is not on the survivor list", (0,))
@@ -337,11 +259,11 @@ class SecAggClient:
         self._check_words([i for i in self._neighbours if i in alive], listed.words)
         if len(alive) < seat.params.threshold:
             raise Aborted(AbortCode.BELOW_THRESHOLD, f"{len(alive)} survivors")
-        self._check_difference(alive)
+        check_difference(seat, alive)
         root = msg.survivor_root(state.sid, listed.bitmap, listed.entries_root)
         state.bitmap, state.root = listed.bitmap, root
-        self._phase = step(TABLE, SPENT, self._phase, Event.ADVANCE)
-        return (self._frame(Kind.SIGNED, root, state.sid),)
+        self._go(Event.ADVANCE)
+        return (self._frame(Kind.SIGNED, root),)
 
     def _check_words(self, survivors: Sequence[int], words: bytes) -> None:
         """In a sparse graph, each surviving neighbour's word that it masked with this client.
@@ -359,25 +281,13 @@ class SecAggClient:
                     AbortCode.ROSTER_MISMATCH, f"nothing shows that survivor {peer} masked with this client"
                 )
 
-    def _check_difference(self, alive: set[int]) -> None:
-        """Two sums whose survivors differ by few clients tell much about those few."""
-        least = self._seat.policy.min_difference
-        last = self._seat.ledger.last_answered(self._seat.context.federation)
-        if least and last:
-            difference = len(set(msg.from_bitmap(last)) ^ alive)
-            if 0 < difference < least:
-                raise Aborted(
-                    AbortCode.COHORT_TOO_SMALL,
-                    f"the survivors differ by {difference} from the last set, the policy asks {least}",
-                )
-
     # UNMASK
 
     def _on_request(self, frame: Frame) -> Sequence[Frame]:
         """Answer once: the self-mask share of each survivor, the mask-key share of each dropout."""
         seat, context, state = self._seat, self._seat.context, self._state
         signatures = msg.decode_request(frame.body)
-        alive = {context.cohort[p] for p in msg.from_bitmap(state.bitmap)}
+        alive = {context.cohort[p] for p in from_bitmap(state.bitmap)}
         counted = [i for i in signatures if i in self._holders and i in alive]
         valid = [i for i in counted if self._signed(i, signatures[i])]
         if len(valid) != len(signatures):
@@ -388,25 +298,22 @@ class SecAggClient:
                 f"{len(valid)} holders signed the list, the threshold is {seat.params.threshold}",
                 (0,),
             )
-        self._check_difference(alive)  # another round may have been answered since this list was signed
+        check_difference(seat, alive)  # another round may have been answered since this list was signed
         revealed = [
             state.held[dealer].reveal(dealer, seat.index, 0 if dealer in alive else 1)
             for dealer in sorted(state.held)
         ]
         after = step(TABLE, SPENT, self._phase, Event.FINISH)
-        survivors = _roster_bitmap(alive, len(seat.roster))
-        seat.ledger.answer(context.federation, context.round, context.attempt, survivors)
+        answered(seat, alive)
         self._close_chains()
-        answer = self._frame(Kind.ANSWER, msg.encode_answer(revealed), state.sid)
+        answer = self._frame(Kind.ANSWER, msg.encode_answer(revealed))
         self._state = ClientState(sid=state.sid, seen=state.seen)
         self._phase = after
         return (answer,)
 
     def _signed(self, index: int, signature: bytes) -> bool:
-        """The signature of a SIGNED frame is the signature on the list: rebuild the frame it belongs to."""
         state = self._state
-        frame = Frame(self._suite, Kind.SIGNED, state.sid[:16], index, 0, state.root, signature)
-        return frame.verify(self._seat.roster.member(index).sign_key, state.sid)
+        return signed_by(self._seat, self._suite, Kind.SIGNED, state.sid, state.root, index, signature)
 
     def _close_chains(self) -> None:
         """The round is over for this client: its chain keys move on and the old ones are gone."""
@@ -417,10 +324,6 @@ class SecAggClient:
             if stored is not None and stored[0] == seat.context.round:
                 closed[peer] = ratchet(stored[1])
         seat.ledger.store_chains(seat.roster.hash, seat.context.round + 1, closed)
-
-    def _frame(self, kind: Kind, body: bytes, binding: bytes) -> Frame:
-        frame = Frame(self._suite, kind, binding[:16], self._seat.index, 0, body)
-        return frame.signed(self._seat.identity.sign_key, binding)
 
 
 def box_aad(
@@ -435,7 +338,3 @@ def box_aad(
     ends = dealer.to_bytes(2, "big") + holder.to_bytes(2, "big")
     fields = (sid, ends, dealer_advert, holder_advert, path)
     return hash_fields("secagg/1/box", *fields)
-
-
-def _roster_bitmap(alive: set[int], members: int) -> bytes:
-    return msg.to_bitmap(sorted(alive), members + 1)

@@ -289,16 +289,3 @@ def decode_request(body: bytes) -> dict[int, bytes]:
         found[index], last = reader.take(SIGNATURE), index
     reader.end()
     return found
-
-
-def to_bitmap(positions: Sequence[int], cohort: int) -> bytes:
-    """Bit p mod 8 of byte p div 8 is set for each position p of the cohort."""
-    bits = bytearray((cohort + 7) // 8)
-    for p in positions:
-        bits[p >> 3] |= 1 << (p & 7)
-    return bytes(bits)
-
-
-def from_bitmap(bitmap: bytes) -> frozenset[int]:
-    value = int.from_bytes(bitmap, "little")
-    return frozenset(p for p in range(value.bit_length()) if value >> p & 1)

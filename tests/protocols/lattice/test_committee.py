@@ -18,8 +18,8 @@ from merveil.protocols.ledger import Ledger, RoundState
 from merveil.protocols.primitives.aead import seal_once
 from merveil.protocols.primitives.agreement import private_key, public_bytes
 from merveil.protocols.rng import SeededRng
-from merveil.protocols.secagg.messages import to_bitmap
 from merveil.protocols.session import Phase
+from merveil.protocols.survivors import to_bitmap
 
 
 class Stage:

@@ -13,6 +13,7 @@ from merveil.protocols.primitives import merkle
 from merveil.protocols.secagg import messages as msg
 from merveil.protocols.secagg.messages import Kind
 from merveil.protocols.session import Phase
+from merveil.protocols.survivors import to_bitmap
 
 SERVER_KINDS = [Kind.KEYS, Kind.RELAY, Kind.SURVIVORS, Kind.REQUEST]
 
@@ -270,7 +271,7 @@ def survivors(frame: Frame, cohort: int) -> msg.SurvivorList:
 def test_left_off_the_list(play: Any, small: Any) -> None:
     round_ = play(small()).start()
     frame = to(round_, Kind.SURVIVORS)
-    listed = survivors(frame, 5)._replace(bitmap=msg.to_bitmap([0, 2, 3, 4], 5))
+    listed = survivors(frame, 5)._replace(bitmap=to_bitmap([0, 2, 3, 4], 5))
     refuse(round_, replace(frame, body=listed.encode()), AbortCode.ROSTER_MISMATCH)
 
 
@@ -294,14 +295,14 @@ def test_survivors_that_never_shared(play: Any, small: Any) -> None:
 
     round_ = play(small(), tap).start()
     frame = to(round_, Kind.SURVIVORS)
-    listed = survivors(frame, 5)._replace(bitmap=msg.to_bitmap(range(5), 5))
+    listed = survivors(frame, 5)._replace(bitmap=to_bitmap(range(5), 5))
     refuse(round_, replace(frame, body=listed.encode()), AbortCode.ROSTER_MISMATCH)
 
 
 def test_fewer_survivors_than_the_threshold(play: Any, small: Any) -> None:
     round_ = play(small()).start()
     frame = to(round_, Kind.SURVIVORS)
-    listed = survivors(frame, 5)._replace(bitmap=msg.to_bitmap([0, 1, 2], 5))
+    listed = survivors(frame, 5)._replace(bitmap=to_bitmap([0, 1, 2], 5))
     refuse(round_, replace(frame, body=listed.encode()), AbortCode.BELOW_THRESHOLD)
 
 
@@ -333,7 +334,7 @@ def test_a_minimum_difference_to_the_last_set(play: Any, small: Any) -> None:
         kit.policy = replace(kit.policy, min_difference=2)
         ledger = kit.ledger(2)
         ledger.open_round(kit.roster.federation, 9, 1)
-        ledger.answer(kit.roster.federation, 9, 1, msg.to_bitmap(sorted(last), 6))
+        ledger.answer(kit.roster.federation, 9, 1, to_bitmap(sorted(last), 6))
         round_ = play(kit).start()
         frame = to(round_, Kind.SURVIVORS)
         if ok:
@@ -346,7 +347,7 @@ def test_a_minimum_difference_to_the_last_set(play: Any, small: Any) -> None:
     frame = to(round_, Kind.REQUEST)
     ledger = kit.ledger(2)
     ledger.open_round(kit.roster.federation, 9, 1)
-    ledger.answer(kit.roster.federation, 9, 1, msg.to_bitmap([1, 2, 3, 4], 6))
+    ledger.answer(kit.roster.federation, 9, 1, to_bitmap([1, 2, 3, 4], 6))
     refuse(round_, frame, AbortCode.COHORT_TOO_SMALL)
 
 
@@ -410,7 +411,7 @@ def test_signatures_on_another_list_or_session(play: Any, small: Any) -> None:
     """A04, A05: t signers of a list that says 4 is dead do not open anything at one who signed another."""
     round_ = play(small()).start()
     frame = to(round_, Kind.REQUEST)
-    other = msg.survivor_root(round_.sid, msg.to_bitmap([0, 1, 2, 4], 5), bytes(32))
+    other = msg.survivor_root(round_.sid, to_bitmap([0, 1, 2, 4], 5), bytes(32))
     signed = {i: round_.forge(Kind.SIGNED, i, other).signature for i in (1, 3, 4, 5)}
     refuse(round_, changed(frame, signed), AbortCode.BAD_SIGNATURE)
 
@@ -425,7 +426,7 @@ def test_equivocation_never_gives_both_shares_of_one_client(play: Any, small: An
     for frame in batch:
         listed = survivors(frame, 5)
         if frame.to in (1, 2, 3):
-            listed = listed._replace(bitmap=msg.to_bitmap([0, 1, 2, 3], 5))
+            listed = listed._replace(bitmap=to_bitmap([0, 1, 2, 3], 5))
         (signed,) = round_.clients[frame.to].receive(0, replace(frame, body=listed.encode()).encode())
         roots[frame.to], book.signatures[frame.to] = signed.body, signed.signature
     assert len(set(roots.values())) == 2

@@ -10,6 +10,7 @@ from merveil.protocols.primitives import merkle
 from merveil.protocols.secagg import messages as msg
 from merveil.protocols.secagg.messages import Kind
 from merveil.protocols.session import Phase
+from merveil.protocols.survivors import from_bitmap, to_bitmap
 
 ALL = [Kind.ADVERT, Kind.KEYS, Kind.SHARES, Kind.RELAY, Kind.MASKED, Kind.SURVIVORS, Kind.SIGNED,
        Kind.REQUEST, Kind.ANSWER]  # fmt: skip
@@ -60,7 +61,7 @@ def test_indices_ascend_from_one(body: bytes) -> None:
 
 
 def test_a_bitmap_names_nobody_beyond_the_cohort() -> None:
-    assert msg.from_bitmap(msg.to_bitmap([0, 4, 8], 9)) == {0, 4, 8}
+    assert from_bitmap(to_bitmap([0, 4, 8], 9)) == {0, 4, 8}
     tail = bytes(32 + 32 * 3)
     assert msg.decode_survivors(b"\x1f" + tail, 5).bitmap == b"\x1f"
     with pytest.raises(RemoteError):

@@ -35,6 +35,7 @@ from merveil.protocols.secagg.graph import ring
 from merveil.protocols.secagg.messages import Kind
 from merveil.protocols.session import Phase
 from merveil.protocols.simulation.driver import Driver, Traffic
+from merveil.protocols.survivors import from_bitmap
 
 Fields = dict[str, Any]
 NOW = 1_700_000_000
@@ -161,7 +162,7 @@ def _decode(v: Fields) -> Fields:
         return {str(i): {"path": p.hex(), "box": b.hex()} for i, (p, b) in entries.items()}
     if kind is Kind.SURVIVORS:
         listed = msg.decode_survivors(body, v["cohort"])
-        positions = sorted(msg.from_bitmap(listed.bitmap))
+        positions = sorted(from_bitmap(listed.bitmap))
         return {"positions": positions, **{k: x.hex() for k, x in listed._asdict().items()}}
     if kind is Kind.REQUEST:
         return {str(i): s.hex() for i, s in msg.decode_request(body).items()}
