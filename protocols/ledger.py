@@ -215,7 +215,7 @@ class Ledger:
         """Open a snapshot, once. Aborts with STATE_ROLLBACK for any but the newest, or a foreign one."""
         head, name = blob[:40], session.hex()
         current = self._snapshots.get(name, 0)
-        if len(blob) < 40 or head[8:] != session or int.from_bytes(head[:8], "big") != current:
+        if head[8:] != session or int.from_bytes(head[:8], "big") != current:
             raise Aborted(AbortCode.STATE_ROLLBACK)
         plaintext = unseal(self._key, blob[40:], head + aad)
         if plaintext is None:

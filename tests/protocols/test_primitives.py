@@ -233,3 +233,17 @@ def test_sharing_and_masking_refuse_what_they_cannot_do_right() -> None:
             split_pair(first, second, 3, (1, 2, 3), randomness)
     with pytest.raises(ValueError, match="starts at a block"):
         add_masks(np.zeros(4, dtype=np.uint32), [bytes(16)], [], start=3)
+
+
+@pytest.mark.parametrize("threshold", [2, 4, 70])
+def test_one_share_fewer_than_the_threshold_rebuilds_neither_secret(threshold: int) -> None:
+    from merveil.protocols.primitives.shamir import coefficients_size, recover, split_pair
+
+    first, second = bytes(range(32)), bytes(range(32, 64))
+    points = tuple(range(1, threshold + 2))
+    drawn = SeededRng(threshold).draw(2 * coefficients_size(threshold), "shares")
+    shares = split_pair(first, second, threshold, points, drawn)
+    for held, rebuilt in ((points[:threshold], True), (points[: threshold - 1], False)):
+        for side, secret in enumerate((first, second)):
+            found = recover(held, [pair[side] for pair in shares[: len(held)]])
+            assert (found == secret) is rebuilt

@@ -174,6 +174,15 @@ def test_refusals():
         Mechanism("skellam", 10, 5, 3, 0.0, 8, Fraction(4))
     with pytest.raises(LocalError, match="do not go together"):
         Mechanism("skellam", 10, 5, 6, 1.0, 8, Fraction(4))
+    with pytest.raises(LocalError, match="do not go together"):
+        Mechanism("gaussian", 10, 5, 3, 1.0, 8, Fraction(4), central=True)  # the server adds one share
+    with pytest.raises(LocalError, match="update int64"):
+        m.encode(np.zeros(10, dtype=np.int64), PUBLIC, SystemRng())
+
+
+def test_a_target_that_no_noise_reaches_is_said():
+    with pytest.raises(LocalError, match="no noise reaches epsilon 1e-09"):
+        solve("gaussian", 64, 20, 8, 1.0, target=1e-9, delta=1e-12, rounds=1000, bits=36)
 
 
 class Stuck:

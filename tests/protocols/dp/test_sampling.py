@@ -217,8 +217,9 @@ def test_refusals():
         table("skellam", Fraction(1, 8), 20)
     with pytest.raises(LocalError, match="rounded noise"):
         table(ROUNDED, Fraction(4), 20)
-    with pytest.raises(LocalError, match="whole bytes"):
-        table("skellam", Fraction(4), 20, 100)
+    for bits in (100, 120, 132, 1 << 20):
+        with pytest.raises(LocalError, match="whole bytes"):
+            table("skellam", Fraction(4), 20, bits)
     with pytest.raises(LocalError, match="cut at"):
         table("skellam", Fraction(4), 0)
     with pytest.raises(LocalError, match="positive"):
