@@ -153,8 +153,42 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+# Ends process groups when this script's end of the pipe closes, however the script ended.
+_WATCH = """
+import os, signal, sys, time
+groups = [int(line) for line in sys.stdin]
+for kind in (signal.SIGTERM, signal.SIGKILL):
+    for group in groups:
+        try:
+            os.killpg(group, kind)
+        except ProcessLookupError:
+            pass
+    time.sleep(0.0 if kind == signal.SIGKILL else 3.0)
+"""
+
+
+class Watchdog:
+    """Engine processes start processes of their own, and would outlive a script that is killed."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _WATCH], stdin=subprocess.PIPE, start_new_session=True
+        )
+
+    def add(self, group: int) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{group}\n".encode())
+        self._process.stdin.flush()
+
+    def close(self) -> None:
+        """Everything has ended, so nothing is left to do for it."""
+        self._process.kill()
+        self._process.communicate()
+
+
 class Engine:
-    """A SuperLink and SuperNodes as processes of their own session, all ended by `close`."""
+    """A SuperLink and SuperNodes as processes of their own session, all ended by `close`, or by a watchdog
+    should this process be killed."""
 
     def __init__(self, root: Path, nodes: int, timeout: float) -> None:
         self.root, self.nodes, self.timeout = root, nodes, timeout
@@ -172,6 +206,7 @@ class Engine:
             "MERVEIL_HOME": str(root / "server"),
         }
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.watchdog = Watchdog()
         (root / "flwr").mkdir()
         (root / "flwr" / "config.toml").write_text(
             f'[superlink]\ndefault = "here"\n\n[superlink.here]\naddress = "127.0.0.1:{self.port}"\n'
@@ -188,6 +223,7 @@ class Engine:
             start_new_session=True,
         )
         log.close()
+        self.watchdog.add(process.pid)
         self.processes.append(process)
         return process
 
@@ -258,6 +294,9 @@ class Engine:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+            with contextlib.suppress(ProcessLookupError):  # what the engine itself left behind
+                os.killpg(process.pid, signal.SIGKILL)
+        self.watchdog.close()
 
 
 @contextlib.contextmanager

@@ -81,7 +81,7 @@ class Federation:
             raise RuntimeError(f"merveil {' '.join(words)}: {done.stderr}")
 
     def start(self, name: str, fault: str = "") -> subprocess.Popen[bytes]:
-        """A process of its own; its log is NAME.log."""
+        """A process of its own, with a fault where one is named."""
         config = f"{name}/federation.toml"
         words = [
             sys.executable,
@@ -92,15 +92,17 @@ class Federation:
             config,
         ]
         if fault:
-            words = [sys.executable, str(HERE.resolve() / "faulty.py"), config, fault]
+            status = str(self.run / "status.json")
+            words = [sys.executable, str(HERE.resolve() / "faulty.py"), config, fault, status]
+        return self.launch(name, words, self.root, {**os.environ, "OMP_NUM_THREADS": "1"})
+
+    def launch(
+        self, name: str, words: list[str], folder: Path, environment: dict[str, str]
+    ) -> subprocess.Popen[bytes]:
+        """Any command as this party's process; its log is NAME.log."""
         with (self.root / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                words,
-                cwd=self.root,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-                preexec_fn=_end_with_parent,
+                words, cwd=folder, stdout=log, stderr=log, env=environment, preexec_fn=_end_with_parent
             )
         return self.processes[name]
 

@@ -1,6 +1,9 @@
 """One round over a real SuperLink and five SuperNodes on loopback, with TLS and node authentication."""
 
 import importlib.util
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,46 @@ def test_one_round_over_the_real_engine() -> None:
     clear = expected((module.APP / "task.py").read_text(), 5, 6)
     for name, value in found["arms"]["secure"]["arrays"].items():
         np.testing.assert_allclose(value, clear[name], atol=2e-3)
+
+
+# What runs when the test is killed: an engine process, which has started one of its own.
+_KILLED = """
+import subprocess, sys, importlib.util, time
+spec = importlib.util.spec_from_file_location("flower_round", sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+watchdog = module.Watchdog()
+code = "import subprocess, time; print(subprocess.Popen(['sleep', '600']).pid, flush=True); time.sleep(600)"
+child = subprocess.Popen(
+    [sys.executable, "-c", code], start_new_session=True, stdout=subprocess.PIPE, text=True
+)
+watchdog.add(child.pid)
+print(child.pid, child.stdout.readline().strip(), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads processes from /proc")
+def test_no_process_of_the_engine_outlives_a_script_that_is_killed() -> None:
+    words = [sys.executable, "-c", _KILLED, str(ROOT / "benchmarks" / "flower_round.py")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as script:
+        assert script.stdout is not None
+        pids = [int(word) for word in script.stdout.readline().split()]
+        assert len(pids) == 2 and all(alive(pid) for pid in pids)
+        script.kill()
+    deadline = time.monotonic() + 120
+    while any(alive(pid) for pid in pids):
+        assert time.monotonic() < deadline, pids
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    """Neither gone nor a zombie that nobody waits for."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
 
 
 def test_securing_the_app_takes_five_lines(tmp_path: Path) -> None:
