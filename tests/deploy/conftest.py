@@ -7,22 +7,27 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="torch is not installed: pip install 'merveil[mer]'")
 
+from merveil.fl.clients import Client
 from merveil.fl.deploy.config import ServerSettings, SiteSettings
 from merveil.fl.deploy.member import Member
 from merveil.fl.deploy.server import Server
 from merveil.fl.deploy.site import Site
 from merveil.fl.deploy.tls import new_certificate
 from merveil.fl.deploy.work import Trainer
+from merveil.fl.driver import Federation, Run
 from merveil.fl.federation import PUBLIC, ROSTER, Folder
 from merveil.fl.files import write_bytes
 from merveil.fl.keys import save_identity
 from merveil.fl.ledger import FileStore
+from merveil.fl.model import load_model
 from merveil.fl.options import resolve
 from merveil.fl.runs import RunLog
+from merveil.mer.data.archive import make_archive
 from merveil.protocols.identity import Identity
 from merveil.protocols.ledger import Ledger
 
@@ -113,6 +118,27 @@ class World:
         """Wait until site i has logged in."""
         log = self.homes[i] / "log.txt"
         self.until(lambda: log.exists() and "connected to" in log.read_text())
+
+    def model(self) -> np.ndarray:
+        return load_model(self.settings.run).params
+
+    def in_process(self) -> np.ndarray:
+        """The model of the same clients in one process under the same options."""
+        fields = ("x", "y", "dataset", "subject", "clip")
+        merged: dict[str, list[Any]] = {name: [] for name in fields}
+        clients, at = [], 0
+        for i, archive in enumerate(self.archives):
+            for name in fields:
+                merged[name].append(getattr(archive, name))
+            merged["dataset"][-1] = np.array([f"site-{i + 1}-{d}" for d in archive.dataset])
+            clients.append(Client(f"site-{i + 1}", np.arange(at, at + archive.n)))
+            at += archive.n
+        whole = make_archive(**{name: np.concatenate(parts) for name, parts in merged.items()})
+        federation = Federation(whole, [Run("", tuple(clients))], self.settings.options)
+        state = federation.start()
+        while state.rounds < self.settings.options.rounds:
+            state, _ = federation.advance(state)
+        return state.params[0]
 
     def lines(self) -> list[dict[str, Any]]:
         from merveil.fl.runs import read_metrics

@@ -10,42 +10,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from merveil.fl.clients import Client
 from merveil.fl.deploy import rounds
 from merveil.fl.deploy.channel import Kind, Message, pack_list
 from merveil.fl.deploy.desk import Notes
 from merveil.fl.deploy.server import Server, read_status
 from merveil.fl.deploy.site import Site
 from merveil.fl.deploy.task import Task
-from merveil.fl.driver import Federation, Run
-from merveil.fl.model import load_model
-from merveil.mer.data.archive import make_archive
 from merveil.mer.errors import InputError
 from merveil.protocols.errors import AbortCode, Aborted
 from merveil.protocols.session import Phase
 
 
 def model_of(world: Any) -> np.ndarray:
-    return load_model(world.settings.run).params
+    return world.model()
 
 
 def in_process(world: Any) -> np.ndarray:
-    """The same clients in one process under the same options."""
-    fields = ("x", "y", "dataset", "subject", "clip")
-    merged: dict[str, list[Any]] = {name: [] for name in fields}
-    clients, at = [], 0
-    for i, archive in enumerate(world.archives):
-        for name in fields:
-            merged[name].append(getattr(archive, name))
-        merged["dataset"][-1] = np.array([f"site-{i + 1}-{d}" for d in archive.dataset])
-        clients.append(Client(f"site-{i + 1}", np.arange(at, at + archive.n)))
-        at += archive.n
-    whole = make_archive(**{name: np.concatenate(parts) for name, parts in merged.items()})
-    federation = Federation(whole, [Run("", tuple(clients))], world.settings.options)
-    state = federation.start()
-    while state.rounds < world.settings.options.rounds:
-        state, _ = federation.advance(state)
-    return state.params[0]
+    return world.in_process()
 
 
 def everyone(world: Any, *absent: int) -> None:
