@@ -88,7 +88,7 @@ def client_session(
     index = roster.index_of(identity)
     if index not in context.cohort:
         raise LocalError(f"{identity.name!r} is not in the cohort of round {round}")
-    ledger.see_roster(roster.federation, roster.serial)
+    ledger.see_roster(roster.federation, roster.serial, roster.hash)
     seat = Seat(params, context, index, identity, roster, policy, ledger, rng or SystemRng())
     return found.client(seat, snapshot)
 

@@ -184,7 +184,7 @@ class Client(ABC, Generic[K, S]):
         ours = frame.session == self._binding(kind)[:16]
         if first is not None and ours and self._phase is not Phase.DONE:
             raise Aborted(AbortCode.ROSTER_MISMATCH, f"two different {kind.name} frames", (0,))
-        if first is not None or self.DUE[kind] is not self._phase:
+        if self.DUE[kind] is not self._phase:
             raise malformed(f"{kind.name} is not due in phase {self._phase.name}", 0)
         return False
 

@@ -174,7 +174,7 @@ MUTANTS = (
         "and ours:",
         (S,),
     ),
-    _drop("client-due", BASE, "if first is not None or self.DUE[kind] is not self._phase:", S),
+    _drop("client-due", BASE, "if self.DUE[kind] is not self._phase:", S),
     Mutant("client-guard", BASE, "            if over:\n", "            if False:\n", (S,)),
     _drop(
         "one-vector",

@@ -57,20 +57,20 @@ def test_the_clock_is_the_default_time(k: Any, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_roster_older_than_one_already_seen_is_stale(k: Any) -> None:
-    k.ledger(1).see_roster(k.roster.federation, k.roster.serial + 1)
+    k.ledger(1).see_roster(k.roster.federation, k.roster.serial + 1, bytes(32))
     aborts(AbortCode.STALE_ROSTER, k.client, 1)
 
 
 def test_the_serial_of_a_used_roster_is_noted(k: Any) -> None:
     k.client(1)
     with pytest.raises(Aborted):
-        k.ledger(1).see_roster(k.roster.federation, k.roster.serial - 1)
+        k.ledger(1).see_roster(k.roster.federation, k.roster.serial - 1, bytes(32))
 
 
 def test_a_refused_session_notes_nothing(k: Any) -> None:
     """A roster of another federation, or parameters below the floor, must not move the highest serial."""
     aborts(AbortCode.PARAMS_BELOW_FLOOR, k.client, 1, policy=replace(k.policy, schemes=frozenset()))
-    k.ledger(1).see_roster(k.roster.federation, 0)
+    k.ledger(1).see_roster(k.roster.federation, 0, bytes(32))
     assert k.ledger(1).state(k.roster.federation, 1) is None
 
 

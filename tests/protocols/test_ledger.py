@@ -11,6 +11,7 @@ from merveil.protocols.rng import SeededRng
 
 FED, OTHER = b"f" * 32, b"g" * 32
 CONTEXT = b"c" * 32
+ROSTER, NEWER = b"r" * 32, b"n" * 32
 
 
 def reopen(store: MemoryStore) -> Ledger:
@@ -102,12 +103,81 @@ def test_only_the_open_attempt_advances(ledger: Ledger) -> None:
 
 
 def test_an_older_roster_is_refused_for_good(ledger: Ledger, store: MemoryStore) -> None:
-    ledger.see_roster(FED, 5)
-    ledger.see_roster(FED, 5)
-    refused(AbortCode.STALE_ROSTER, ledger.see_roster, FED, 4)
-    ledger.see_roster(FED, 9)
-    refused(AbortCode.STALE_ROSTER, reopen(store).see_roster, FED, 8)
-    ledger.see_roster(OTHER, 1)
+    ledger.see_roster(FED, 5, ROSTER)
+    ledger.see_roster(FED, 5, ROSTER)
+    refused(AbortCode.STALE_ROSTER, ledger.see_roster, FED, 4, ROSTER)
+    ledger.see_roster(FED, 9, NEWER)
+    refused(AbortCode.STALE_ROSTER, reopen(store).see_roster, FED, 8, ROSTER)
+    ledger.see_roster(OTHER, 1, ROSTER)
+
+
+def test_two_rosters_of_one_serial_are_told_apart(ledger: Ledger, store: MemoryStore) -> None:
+    ledger.see_roster(FED, 5, ROSTER)
+    refused(AbortCode.ROSTER_MISMATCH, ledger.see_roster, FED, 5, NEWER)
+    refused(AbortCode.ROSTER_MISMATCH, reopen(store).see_roster, FED, 5, NEWER)
+    ledger.see_roster(FED, 5, ROSTER)
+
+
+def test_the_chains_of_a_roster_go_with_it(ledger: Ledger, store: MemoryStore) -> None:
+    ledger.see_roster(FED, 5, ROSTER)
+    ledger.see_roster(OTHER, 1, b"o" * 32)
+    ledger.store_chains(ROSTER, 4, {2: b"k" * 32})
+    ledger.store_chains(b"o" * 32, 4, {2: b"l" * 32})
+    ledger.see_roster(FED, 6, NEWER)
+    assert ledger.chain(ROSTER, 2) is None and ledger.chain(b"o" * 32, 2) == (4, b"l" * 32)
+    assert (b"k" * 32).hex() not in (store.load() or b"").decode()
+
+
+# Long service
+
+
+def served(ledger: Ledger, rounds: range, federation: bytes = FED) -> None:
+    for round_ in rounds:
+        ledger.open_round(federation, round_, 1)
+        ledger.bind(federation, round_, "x", b"v")
+        ledger.answer(federation, round_, 1, b"\x01")
+
+
+def test_old_rounds_are_forgotten_and_stay_over(
+    ledger: Ledger, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("merveil.protocols.ledger.KEPT", 8)
+    served(ledger, range(1, 4), OTHER)
+    served(ledger, range(1, 101))
+    assert len(store.load() or b"") < 5000  # a hundred rounds one by one take 20,000 bytes
+    for again in (ledger, reopen(store)):
+        assert again.state(FED, 100) == (1, RoundState.ANSWERED)
+        for round_ in range(1, 101):
+            refused(AbortCode.ROUND_REUSED, again.open_round, FED, round_, 2, released=True)
+            refused(AbortCode.ROUND_REUSED, again.answer, FED, round_, 2, b"\x01")
+        refused(AbortCode.ROUND_REUSED, again.bind, FED, 3, "x", b"w")
+        refused(AbortCode.ROUND_REUSED, again.check_bound, FED, 3, "y")
+        refused(AbortCode.ROUND_REUSED, again.advance, FED, 3, 1, RoundState.MASKED)
+        assert again.state(OTHER, 2) == (1, RoundState.ANSWERED)
+        again.check_bound(OTHER, 2, "y")
+    ledger.open_round(FED, 101, 1)
+
+
+def test_a_round_that_was_skipped_long_ago_is_over_too(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("merveil.protocols.ledger.KEPT", 4)
+    served(ledger, range(2, 40, 2))
+    refused(AbortCode.ROUND_REUSED, ledger.open_round, FED, 3, 1)
+    ledger.open_round(FED, 37, 1)
+
+
+def test_old_snapshots_are_forgotten_and_open_nothing(
+    ledger: Ledger, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("merveil.protocols.ledger.KEPT", 4)
+    blobs = {bytes([i]) * 32: ledger.seal_snapshot(bytes([i]) * 32, b"", b"state") for i in range(20)}
+    assert len(json.loads(store.load() or b"")["snapshots"]) == 8
+    for i, (context, blob) in enumerate(blobs.items()):
+        if i < 12:
+            refused(AbortCode.STATE_ROLLBACK, ledger.take_snapshot, context, b"", blob)
+        else:
+            assert ledger.take_snapshot(context, b"", blob) == b"state"
 
 
 # Snapshots
@@ -210,7 +280,7 @@ MOVES = {
     "open_round": lambda x, snap: x.open_round(FED, 2, 1),
     "advance": lambda x, snap: x.advance(FED, 1, 1, RoundState.MASKED),
     "answer": lambda x, snap: x.answer(FED, 1, 1, b"\x01"),
-    "see_roster": lambda x, snap: x.see_roster(FED, 7),
+    "see_roster": lambda x, snap: x.see_roster(FED, 7, ROSTER),
     "store_chains": lambda x, snap: x.store_chains(b"r" * 32, 1, {1: b"k" * 32}),
     "seal_snapshot": lambda x, snap: x.seal_snapshot(CONTEXT, b"", b"x"),
     "take_snapshot": lambda x, snap: x.take_snapshot(CONTEXT, b"aad", snap),
@@ -252,7 +322,7 @@ def test_after_a_failed_write_the_ledger_has_to_be_opened_again(move: str) -> No
 
 
 def test_all_of_it_survives_a_restart(ledger: Ledger, store: MemoryStore) -> None:
-    ledger.see_roster(FED, 3)
+    ledger.see_roster(FED, 3, ROSTER)
     ledger.open_round(FED, 1, 2)
     ledger.advance(FED, 1, 2, RoundState.MASKED)
     blob = ledger.seal_snapshot(CONTEXT, b"", b"state")
@@ -279,6 +349,8 @@ def test_all_of_it_survives_a_restart(ledger: Ledger, store: MemoryStore) -> Non
         {"answered": {"x": 5}},
         {"bound": {"x": 5}},
         {"bound": []},
+        {"rosters": {"x": "gg"}},
+        {"floors": {"x": "many"}},
     ],
     ids=str,
 )

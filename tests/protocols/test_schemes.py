@@ -272,6 +272,8 @@ def test_everyone_may_sleep_between_any_two_messages(kit: Any, scheme: str) -> N
         if what == "server":
             spent = cell["server"]
             cell["server"] = k.server(snapshot=spent.suspend())
+            with pytest.raises(SessionSpent):
+                spent.receive(1, b"whatever it is")
             assert spent.phase is Phase.SUSPENDED
             with pytest.raises(SessionSpent):
                 spent.close_phase()
