@@ -177,7 +177,7 @@ def test_ten_clients_with_one_decryptor_lost_while_answering(kit: Any) -> None:
     """n = 10, t = 7: six of seven answers are in. A typed abort that says so; nobody answers again."""
     from merveil.protocols.session import Phase
 
-    k = kit("ckks", cohort=10, dim=10_000)
+    k = kit("ckks", cohort=10, dim=100_000)
     with pytest.raises(Aborted) as caught:
         k.run({4: Phase.UNMASK})
     assert caught.value.code is AbortCode.BELOW_THRESHOLD and caught.value.released
