@@ -2,7 +2,8 @@
 
     tools/dev.py mutation                      all groups; exit code 1 if a mutant survives
     tools/dev.py mutation --group ckks         one group (repeatable): secagg, core, ckks, lattice, dp
-    tools/dev.py mutation --json F.json        results there; a later call goes on where this one ended
+    tools/dev.py mutation --json F.json        results there; a later call goes on where this one ended, and
+                                               tries those that survived once more
     tools/dev.py mutation --list [WORD ...]    names; WORDs keep the mutants whose name contains one
 
 Two kinds of mutants: those of mutants.py, written by hand, and those found here on the syntax trees: every
@@ -253,11 +254,11 @@ def noticed(folder: Path, mutant: Change) -> bool:
 
 
 def run(folder: Path, chosen: Sequence[Change], kept: dict[str, Any], path: Path | None) -> list[Any]:
-    """Results in order; those that `kept` has already are taken from there."""
+    """Results in order; the dead that `kept` has already are taken from there, survivors are tried again."""
     results = []
     for number, mutant in enumerate(chosen, 1):
         entry = kept.get(mutant.key)
-        if entry is None:
+        if entry is None or not entry["killed"]:
             place = folder / "merveil" / mutant.file
             place.write_text(mutant.text, encoding="utf-8")
             dead = noticed(folder, mutant)
