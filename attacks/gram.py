@@ -1,0 +1,75 @@
+"""What the three sums of `exact-ridge` tell: class counts, who took part, and a lone clip, for any scheme.
+
+The third sum is C'C, where row i of C is clip i's weighted features in whole grid steps. Below 677 clips its
+row space is the span of these rows, and the sums before it let anybody compute the row of a candidate clip to
+the last digit. A clip that took part lies in the span; another one does not, as rounding alone puts it out.
+No scheme hides this: it is in the sum. Source: the span test of Petrov et al., NeurIPS 2024 (DAGER), on a
+Gram matrix in place of gradients.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from merveil.mer.exact import STEPS, UPPER_GRAM, WIDTH, Basis
+
+Floats = NDArray[np.float64]
+Whole = NDArray[np.int64]
+
+NULL = 0.5  # squared grid steps: eigenvalues below it are the rounding of the decomposition
+INSIDE = 1.0  # squared grid steps of a row outside the span that still count as inside
+
+
+@dataclass(frozen=True, eq=False)
+class Span:
+    """Row space of the third sum. axes: float64 [677, rank], orthonormal; size: eigenvalues [rank]."""
+
+    axes: Floats
+    size: Floats
+
+    @property
+    def full(self) -> bool:
+        """Whether every row lies inside, so that the test says nothing."""
+        return self.axes.shape[1] == WIDTH
+
+    def outside(self, rows: Floats) -> Floats:
+        """Squared length of what lies outside, in squared grid steps: rows [m, 677] -> [m]."""
+        return np.asarray(((rows - (rows @ self.axes) @ self.axes.T) ** 2).sum(1))
+
+
+def span_of(third: Whole) -> Span:
+    """The row space that the third sum [229,503 + 677 K] shows."""
+    gram = np.zeros((WIDTH, WIDTH))
+    gram[UPPER_GRAM] = third[: len(UPPER_GRAM[0])]
+    values, axes = np.linalg.eigh(gram + np.triu(gram, 1).T)
+    keep = values > max(NULL, values[-1] * WIDTH * np.finfo(float).eps)
+    return Span(axes[:, keep], values[keep])
+
+
+def candidate_rows(block: Whole, label: int, basis: Basis) -> Floats:
+    """The rows that clips of these block means [m, 147] would add with this label: whole numbers [m, 677]."""
+    return np.asarray(np.rint(basis.features(block) * np.sqrt(basis.weights[label]) * STEPS))
+
+
+def distances(block: Whole, span: Span, basis: Basis) -> Floats:
+    """How far a clip lies outside the span, the label that fits best: [m], relative to its length."""
+    found = []
+    for label in np.flatnonzero(basis.weights > 0):
+        rows = candidate_rows(block, int(label), basis)
+        found.append(span.outside(rows) / (rows**2).sum(1))
+    return np.asarray(np.min(found, 0))
+
+
+def took_part(block: Whole, span: Span, basis: Basis) -> NDArray[np.bool_]:
+    """Whether a clip lies in the span to within the grid under some label; [m]."""
+    inside = [
+        span.outside(candidate_rows(block, int(label), basis)) < INSIDE
+        for label in np.flatnonzero(basis.weights > 0)
+    ]
+    return np.asarray(np.any(inside, 0))
+
+
+def lone_clip(second: Whole, features: int = 147) -> Whole:
+    """Block means [147] of the only clip in the second sum: the sum of one clip is that clip."""
+    return np.asarray(second[:features])
