@@ -2,9 +2,10 @@
 
 The difference of two neighbouring units' gradients is the gradient of the clips between the two thresholds
 alone; where that is one clip, dividing by the bias gives its pixels. It does not matter whether the clips are
-one client's or a whole cohort's, so an exact sum does not help; what helps is to refuse the model.
-Source: Fowl et al., ICLR 2022 (Robbing the Fed). Others of the kind (trap weights, LOKI, SEER) are declared
-as not provided and not built.
+one client's or a whole cohort's, so an exact sum does not help; what helps is to refuse the model (fl.gate).
+A23-trap: rows that few inputs wake; a unit's own gradient, divided by its bias, is a clip where one woke it.
+Sources: Fowl et al., ICLR 2022 (Robbing the Fed); Boenisch et al., EuroS&P 2023 (trap weights). LOKI needs
+different models for different clients (A22); SEER is declared as not provided and not built.
 """
 
 from typing import Any
@@ -31,6 +32,17 @@ def infer(view: Any, public: Public, rng: np.random.Generator) -> dict[str, Any]
     bins, mass = dw - np.vstack([dw[1:], 0 * dw[:1]]), db - np.append(db[1:], 0.0)
     full = np.abs(mass) > LEAST * np.abs(mass).max()
     pixels = replay.net.raw(bins[full] / mass[full][:, None])
+    return {"images": np.clip(pixels.reshape(-1, *public.shape), 0, RANGE)}
+
+
+def infer_trap(view: Any, public: Public, rng: np.random.Generator) -> dict[str, Any]:
+    """{"images": [k, h, w, c] of the units that some clip woke}."""
+    replay = Replay(public)
+    weight, bias, shape = replay.hidden_layer()
+    vector = honest_sum(view, public)
+    dw, db = vector[weight].reshape(shape), vector[bias]
+    full = np.abs(db) > LEAST * np.abs(db).max()
+    pixels = replay.net.raw(dw[full] / db[full][:, None])
     return {"images": np.clip(pixels.reshape(-1, *public.shape), 0, RANGE)}
 
 
@@ -68,6 +80,18 @@ ATTACKS = (
         score=score,
         rule=Rule(success=0.75, margin=0.01),
         source="Fowl et al., ICLR 2022.",
+        on_sum=True,
+    ),
+    Attack(
+        id="A23-trap",
+        title="a start model of trap rows, read off the published sum",
+        plain_words="If few clips wake each unit of the server's model, can it read them off the sum?",
+        adversary=CRAFTER,
+        setting="trapped",
+        infer=infer_trap,
+        score=score,
+        rule=Rule(success=0.5, margin=0.01),
+        source="Boenisch et al., EuroS&P 2023.",
         on_sum=True,
     ),
 )

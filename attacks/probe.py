@@ -13,11 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from merveil.attacks.crafting import bins, trap
 from merveil.attacks.replay import scaled
 from merveil.mer.coins import Coins, generator
 from merveil.mer.models import stacked
 from merveil.mer.models.stacked import Floats, Layout, StackedNet
 
+FACTORS = tuple(1 - 0.002 * 1.25**i for i in range(20))  # of trap rows, from .998 to .86
 SCALE = 64.0  # grey levels, after 128 is taken away
 
 
@@ -116,19 +118,39 @@ class ReluMLP(_Probe):
         )
 
 
-def imprint(net: ReluMLP, images: NDArray[Any], seed: int) -> Floats:
-    """A crafted start model [P]: every unit measures a clip's mean, unit i those above the i-th quantile.
+def crafted(kind: str, net: ReluMLP, images: NDArray[Any], seed: int, cohort: int) -> Floats:
+    """A start model [P] made to leak (`attacks.crafting`). images: public ones, by which it is set.
 
-    images: public ones, from which the quantiles of the mean are guessed. Source: Fowl et al., ICLR 2022.
+    bins: every unit measures a clip's mean, unit i those above the i-th quantile. trap: of FACTORS the one
+    that wakes a unit for nearest to one clip in `cohort`; biases make the pixels positive, as in the source.
     """
+    rng = np.random.default_rng(seed)
+    if kind == "bins":
+        weight, bias = bins(_cuts(net, images), net.inputs)
+        last = rng.normal(0, 1, (net.classes, 1)).repeat(net.hidden, 1) / net.hidden
+    else:
+        weight, bias = _trapped(net, images, rng, cohort)
+        last = rng.normal(0, 1, (net.classes, net.hidden)) / np.sqrt(net.hidden)
+    return np.concatenate([p.ravel() for p in (weight, bias, last, np.zeros(net.classes))]).astype(np.float32)
+
+
+def _trapped(net: ReluMLP, images: NDArray[Any], rng: np.random.Generator, cohort: int) -> Any:
+    x = (net.prepare(images).reshape(len(images), -1).astype(np.float64) - 128.0) / SCALE
+    found = []
+    for factor in FACTORS:
+        weight = trap(net.hidden, net.inputs, factor, rng)
+        bias = weight.sum(1) * (128.0 / SCALE)  # w (x + 2): pixels from 0 on
+        found.append((abs(float((x @ weight.T + bias > 0).mean()) - 1 / cohort), weight, bias))
+    _, weight, bias = min(found, key=lambda f: f[0])
+    return weight, bias
+
+
+def _cuts(net: ReluMLP, images: NDArray[Any]) -> Any:
+    """Quantiles of the images' mean, one a unit."""
     mean = (net.prepare(images).reshape(len(images), -1).mean(1) - 128.0) / SCALE
     levels = (np.arange(net.hidden) + 0.5) / net.hidden
     ordered = np.sort(mean)
-    cuts = np.interp(levels, (np.arange(len(ordered)) + 0.5) / len(ordered), ordered)
-    last = np.random.default_rng(seed).normal(0, 1, (net.classes, 1)).repeat(net.hidden, 1) / net.hidden
-    weight = np.full((net.hidden, net.inputs), 1 / net.inputs)
-    parts = [weight, -cuts, last, np.zeros(net.classes)]
-    return np.concatenate([p.ravel() for p in parts]).astype(np.float32)
+    return np.interp(levels, (np.arange(len(ordered)) + 0.5) / len(ordered), ordered)
 
 
 def build(name: str, channels: int, height: int, width: int, classes: int, **options: Any) -> StackedNet:

@@ -34,7 +34,9 @@ SETTINGS: dict[str, Setting] = {
     "relu-batch": replace(RELU, clips=6, rounds=3),
     "relu-sum": replace(RELU, cohort=6, rounds=10),
     # Twelve thresholds a clip of the cohort.
-    "crafted": replace(RELU, cohort=8, rounds=4, options=(("hidden", 96),), clip=16.0, crafted=True),
+    "crafted": replace(RELU, cohort=8, rounds=4, options=(("hidden", 96),), clip=16.0, crafted="bins"),
+    # 24 clips: of 8, an honest layer of 256 units gives each away too (some unit is woken by it alone).
+    "trapped": replace(RELU, cohort=24, rounds=2, options=(("hidden", 256),), clip=16.0, crafted="trap"),
     "one-clip-pool": replace(WIDE, colluders=4, rounds=7),
     "few-clips-pool": Setting(clips=2, cohort=12, rounds=20, colluders=3),
     "few-clips": Setting(clips=2, cohort=20, rounds=20),

@@ -32,7 +32,7 @@ class Setting:
 
     by_person: a client holds that many clips of one person of its own, and the challenge are other clips of
     these people. colluders: clients 1..n that pool what they know with the server; they are not scored.
-    crafted: the server sends a start model of its own making (`attacks.probe.imprint`).
+    crafted: the server sends a start model of its own making, "bins" or "trap" (`attacks.probe.crafted`).
     model, options, clip, bits, lr: instead of the task's, where an attack is about one kind of network.
     people: drawn people (`attacks.population`) take the place of an archive that has fewer.
     """
@@ -50,7 +50,7 @@ class Setting:
     bits: int = 0
     lr: float = 0.0
     people: int = 0
-    crafted: bool = False
+    crafted: str = ""
 
     def on(self, task: "Task") -> "Task":
         """The task with what this setting fixes."""
@@ -224,7 +224,7 @@ def _public(
     seed: int,
     number: int,
 ) -> Public:
-    from merveil.attacks.probe import build, imprint
+    from merveil.attacks.probe import build, crafted
 
     archive = task.archive
     h, w, c = archive.x.shape[1:]
@@ -232,7 +232,7 @@ def _public(
     counts = np.maximum(np.bincount(archive.y[~outside], minlength=len(archive.classes)), 1)
     start = net.init(1000 * seed + number)
     if setting.crafted:
-        start = imprint(net, archive.x[outside], seed)
+        start = crafted(setting.crafted, net, archive.x[outside], 1000 * seed + number, setting.cohort)
     return Public(
         scheme=scheme,
         model=task.model,

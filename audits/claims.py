@@ -100,7 +100,7 @@ CLAIMS: dict[str, Claim] = {
         Claim(
             "N-32",
             "A start model made to leak, sent to all clients alike, gives single clips away through any sum.",
-            ("A23",),
+            ("A23", "A23-trap"),
             "all",
         ),
         Claim(

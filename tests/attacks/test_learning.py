@@ -82,11 +82,22 @@ def test_row_space_ignores_what_rounding_adds() -> None:
 
 def test_a_crafted_model_shows_clips_and_an_honest_one_does_not(task: Task) -> None:
     setting = replace(runner.SETTINGS["crafted"], rounds=1)
-    for crafted, least, most in ((True, 0.3, 1.0), (False, 0.0, 0.25)):
+    for crafted, least, most in (("bins", 0.3, 1.0), ("", 0.0, 0.25)):
         case = scenario.record(task, "plain", replace(setting, crafted=crafted), CURIOUS_SERVER, 3)[0]
         rng = np.random.default_rng(0)
         found = a23_crafted.score([a23_crafted.infer(case.view, case.public, rng)], [case.truth], rng)
         assert least <= found.score <= most
+
+
+def test_trap_rows_show_more_clips_than_an_honest_model(task: Task) -> None:
+    """An honest wide ReLU layer shows some: a unit that one clip alone wakes is nothing special."""
+    setting, shares = replace(runner.SETTINGS["trapped"], rounds=1, cohort=20), []
+    for crafted in ("trap", ""):
+        case = scenario.record(task, "plain", replace(setting, crafted=crafted), CURIOUS_SERVER, 3)[0]
+        rng = np.random.default_rng(0)
+        guess = a23_crafted.infer_trap(case.view, case.public, rng)
+        shares.append(a23_crafted.score([guess], [case.truth], rng).score)
+    assert shares[0] >= 0.5 and shares[0] > shares[1], shares
 
 
 @pytest.mark.parametrize("kind", [ConvFC, ReluMLP])
