@@ -137,6 +137,7 @@ class FoldStack:
             schedule=recipe.schedule,
             ema=recipe.ema,
             average=self.average,
+            sam=recipe.sam,
             threads=self.threads,
             progress=progress,
         )

@@ -19,6 +19,8 @@ class Recipe:
     schedule: of the rate, over all steps. ema: share that the running average of the weights keeps at each
     step, 0 for none; the average is what predicts. logit_tau: training scores get tau * log(class share)
     added (logit adjustment, Menon et al., ICLR 2021; 1 is balanced softmax, Ren et al., NeurIPS 2020).
+    sam: length of the step up the gradient at whose end the gradient is taken, 0 for none (sharpness-aware
+    minimisation, Foret et al., ICLR 2021); it doubles the arithmetic.
     """
 
     epochs: int
@@ -33,6 +35,7 @@ class Recipe:
     schedule: str = "constant"
     ema: float = 0.0
     logit_tau: float = 0.0
+    sam: float = 0.0
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.lr <= 0 or self.weight_decay < 0:
@@ -41,6 +44,8 @@ class Recipe:
             raise InputError("a recipe's batch is at least 1 clip")
         if not (0 <= self.ema < 1 and 0 <= self.logit_tau <= 10):
             raise InputError("a recipe's ema lies in [0, 1), its logit_tau in 0..10")
+        if not 0 <= self.sam <= 10:
+            raise InputError("a recipe's sam lies in 0..10")
         if not 0 <= self.label_smoothing < 1:
             raise InputError("label_smoothing lies in [0, 1)")
         if self.optimiser not in OPTIMISERS:

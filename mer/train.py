@@ -69,6 +69,7 @@ def train_stack(
     drift: Floats | None = None,
     ema: float = 0.0,
     average: Floats | None = None,
+    sam: float = 0.0,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Floats:
@@ -87,6 +88,8 @@ def train_stack(
     drift: added to every gradient, [M,trainable] (SCAFFOLD's correction).
     ema, average: the running average of the weights, float32 [M,size], updated in place from where it is:
       average <- ema * average + (1 - ema) * weights at each step; `averaged` undoes its start at zero.
+    sam: the gradient is taken at the end of a step of that length up the gradient (same coins; running
+      statistics are those of the first pass).
     prox_mu, anchor: FedProx, adds mu/2 * |parameters - anchor|^2 (Li et al. 2020); anchor [M,size].
     Raises InputError for shapes or settings that do not fit.
     """
@@ -114,6 +117,9 @@ def train_stack(
             coins = Coins(seeds, state.steps.tolist())
             found = net.gradients(values, pool, chosen, targets, coins, team)
             grad = found.value
+            if sam:
+                raised = _raised(values, grad, sam)
+                grad = net.gradients(raised, pool, chosen, targets, coins, team).value
             if prox_mu and centre is not None:
                 grad = grad.add(own - centre, alpha=prox_mu)
             if drift is not None:
@@ -128,6 +134,14 @@ def train_stack(
             if progress is not None:
                 progress(step + 1, total)
     return values.numpy()
+
+
+def _raised(values: torch.Tensor, grad: torch.Tensor, length: float) -> torch.Tensor:
+    """values [M,size] with each model's parameters moved by `length` along its gradient [M,trainable]."""
+    norm = grad.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    out = values.clone()
+    out[:, : grad.shape[1]] += length * grad / norm
+    return out
 
 
 def averaged(average: Floats, ema: float, steps: NDArray[np.int64]) -> Floats:

@@ -314,3 +314,20 @@ def test_a_shifted_bias_is_a_prior_on_the_scores() -> None:
             for p in (params, with_prior(net, params, shares, 0.5))
         )
         assert torch.allclose(after - before, 0.5 * torch.tensor([-0.6931, -0.6931, 0.0]), atol=1e-3)
+
+
+def test_sam_takes_the_gradient_at_the_end_of_a_step_up() -> None:
+    net = build("flow-mlp", 3, 28, 28, 3)
+    x = net.prepare(np.random.default_rng(0).integers(0, 256, (6, 28, 28, 3), dtype=np.uint8))
+    labels, params = np.arange(6) % 3, np.stack([net.init(0), net.init(1)])
+    rows = np.stack([np.arange(6), np.array([0, 1, 2, 3, -1, -1])])
+    common: dict[str, Any] = {"rows": rows, "steps": 1, "seeds": [0, 1], "optimiser": "sgd"}
+    here = params - train_stack(net, params, x, labels, lr=1.0, **common)
+    length = np.linalg.norm(here, axis=1, keepdims=True)
+    raised = (params + 0.5 * here / length).astype(np.float32)
+    there = raised - train_stack(net, raised, x, labels, lr=1.0, **common)
+    found = params - train_stack(net, params, x, labels, lr=1.0, sam=0.5, **common)
+    assert np.allclose(found, there, atol=1e-5)
+    assert not np.allclose(found, here, atol=1e-3)
+    with pytest.raises(InputError, match="sam"):
+        Recipe(epochs=1, lr=1e-3, sam=-1.0)
