@@ -34,7 +34,7 @@ from merveil.mer.models.registry import get
 from merveil.mer.models.stacked import StackedNet, build
 from merveil.protocols.dp.clips import ClipStep
 from merveil.protocols.dp.discrete import Mechanism
-from merveil.protocols.errors import LocalError
+from merveil.protocols.errors import AbortCode, LocalError
 from merveil.protocols.policy import SECURE_SCHEMES, Policy
 from merveil.protocols.registry import get as get_scheme
 
@@ -157,7 +157,7 @@ class Federation:
         """One round of every run. Raises Aborted where a scheme gives no sum, LocalError for a high cut."""
         round_ = state.rounds
         self._charge_steps(round_)
-        shared = state.params.astype(np.float32)
+        shared = self._sent(state)
         weights, drift = self.class_weights(state), self._drift(state)
         updates = self._trainer.updates(shared, weights, round_, drift)
         self.last = [
@@ -174,6 +174,18 @@ class Federation:
         controls = self._controls(state, updates, weights, drift)
         reports = [self._report(k, round_) for k in range(len(self.runs))]
         return State(round_ + 1, params, tuple(moments), state.counts, controls), reports
+
+    def _sent(self, state: State) -> NDArray[np.float32]:
+        """The models as clients get them, [runs, P]. LocalError INPUT_NOT_FINITE: a training diverged."""
+        shared = state.params.astype(np.float32)
+        for k in np.flatnonzero(~np.isfinite(shared).all(axis=1)):
+            where = f"round {state.rounds + 1}{f' of {self.runs[k].label}' if self.runs[k].label else ''}"
+            raise LocalError(
+                f"{where}: the model holds values that are no numbers, so no client trains on it; "
+                "lower server_lr",
+                AbortCode.INPUT_NOT_FINITE,
+            )
+        return shared
 
     def _drift(self, state: State) -> NDArray[np.float32] | None:
         """Scaffold's c - c_i of every job, [jobs, P]."""

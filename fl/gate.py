@@ -4,7 +4,8 @@ Proofs: the architecture is the pinned one, all values are numbers, and a traini
 client can compute it, is that model. Measured, and no proof: rows of a layer that point the same way
 (imprint bins), rows that all lean to one side (trap rows), and layers that are not what the last model can
 have become. A server that makes up a model slowly, or one whose rows look drawn (SEER), passes;
-docs/attacks.md has the rates, ADR 0072 the limits. Sources: Fowl et al., ICLR 2022; Boenisch et al., EuroS&P 2023.
+docs/attacks.md has the rates, ADR 0072 the limits.
+Sources: Fowl et al., ICLR 2022; Boenisch et al., EuroS&P 2023.
 """
 
 import hashlib

@@ -27,10 +27,12 @@ from merveil.fl.model import model_bytes, save_model
 from merveil.fl.options import TrainOptions, config_toml, read_config, resolve
 from merveil.fl.runs import RunFolder, RunLog, opened, read_manifest, read_metrics, versions
 from merveil.fl.strategy import ServerState
+from merveil.fl.sum_leakage import warning
 from merveil.mer.data.archive import Archive
 from merveil.mer.errors import InputError
 from merveil.mer.extras import need
 from merveil.mer.models.registry import get
+from merveil.protocols.policy import SECURE_SCHEMES
 
 RUNNING, FINISHED = "running", "finished"
 
@@ -222,6 +224,9 @@ def _start(folder: RunFolder, federation: Federation, manifest: Mapping[str, Any
         f"{federation.layout.size} parameters, scheme {manifest['scheme']}; "
         f"guarantee: {manifest['guarantee']}"
     )
+    small = warning(manifest["model"], manifest["clients"])
+    if small and not federation.options.private and manifest["scheme"] in SECURE_SCHEMES:
+        log.warn(small)
     return federation.start()
 
 

@@ -35,6 +35,7 @@ from merveil.fl.model import save_model
 from merveil.fl.options import config_toml
 from merveil.fl.runs import RunFolder, RunLog, opened, versions
 from merveil.fl.strategy import ServerState
+from merveil.fl.sum_leakage import warning
 from merveil.fl.update import Layout
 from merveil.mer.data.meta import Meta
 from merveil.mer.errors import InputError
@@ -78,6 +79,9 @@ class Server:
                 f"{len(self.roster)} members: a sum may hold {params.honest} honest inputs, sites refuse "
                 f"fewer than {least} unless their policy has allow_small_cohort; such a sum hides little"
             )
+        small = warning(self._options.model, len(self.roster))
+        if small and self._options.scheme in SECURE_SCHEMES:
+            log.warn(small)
         self._progress = Progress()
         self._state: State | None = None
         self.port = 0

@@ -1,6 +1,7 @@
 """`merveil attack`: the list, one attack with its control, and bad names."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -33,9 +34,28 @@ def test_one_attack(
     assert (found["verdict"], found["claim"], found["lost"]) == (verdict, claim, False)
 
 
+def test_a_curve_over_cohorts(
+    capsys: pytest.CaptureFixture[str], schema: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("cv2")
+    from merveil.attacks import runner
+
+    monkeypatch.setattr(runner, "COHORTS", (2, 5, 60))
+    monkeypatch.setitem(
+        runner.SETTINGS, "wide-sum", replace(runner.SETTINGS["wide-sum"], rounds=3, options=(("hidden", 8),))
+    )
+    words = ["attack", "A25-span", "--curve", "--json", "--data", "synthetic:subjects=10,clips=4"]
+    assert main(words) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert schema.check(found, schema.load("attack")) == []
+    assert [p["cohort"] for p in found["curve"]] == [2, 5]
+    assert found["curve"][0]["ci95"][0] <= found["curve"][0]["score"] <= found["curve"][0]["ci95"][1]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["A24", "--curve"], "--curve is for"),
         (["A99"], "no attack 'A99'"),
         ([], "name an attack"),
         (["A24", "--scheme", "rot13"], "no scheme"),

@@ -10,7 +10,7 @@ from merveil.fl.clients import ClientRule, partition
 from merveil.fl.driver import Federation, Run, check_cohort, guarantee
 from merveil.fl.options import resolve
 from merveil.mer.errors import InputError
-from merveil.protocols.errors import LocalError
+from merveil.protocols.errors import AbortCode, LocalError
 from merveil.protocols.registry import names
 
 torch = pytest.importorskip("torch")
@@ -271,3 +271,18 @@ def test_secure_schemes_refuse_too_few_clients_with_a_way_out(scheme):
 def test_unknown_schemes_are_named():
     with pytest.raises(LocalError, match="unknown scheme"):
         check_cohort("rot13", "subject", 9)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_no_client_trains_on_a_model_without_numbers(small, linear, monkeypatch, value):
+    fed = federation(small)
+    state = fed.start()
+    state.params[0, 0] = value
+
+    def trained(*_):
+        raise AssertionError("a client trained on it")
+
+    monkeypatch.setattr(fed._trainer, "updates", trained)
+    with pytest.raises(LocalError, match="round 1: the model holds values that are no numbers") as error:
+        fed.advance(state)
+    assert error.value.code is AbortCode.INPUT_NOT_FINITE
