@@ -5,6 +5,7 @@ caller delivers bytes, decides deadlines (`close_phase`) and lends an executor w
 """
 
 import enum
+import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from merveil.protocols.errors import AbortCode
 from merveil.protocols.frame import Frame
 from merveil.protocols.identity import Identity, Roster
 from merveil.protocols.ledger import Ledger
+from merveil.protocols.machine import Event
 from merveil.protocols.params import Params
 from merveil.protocols.policy import Policy
 from merveil.protocols.rng import Rng
@@ -37,6 +39,20 @@ class Phase(enum.Enum):
 
 
 SPENT = frozenset({Phase.DONE, Phase.ABORTED, Phase.SUSPENDED})
+FIVE = (Phase.KEYS, Phase.SHARES, Phase.MASKED, Phase.CHECK, Phase.UNMASK)  # of secagg, secagg+, ckks
+
+
+def moves(live: Sequence[Phase], *, client: bool) -> dict[tuple[Phase, Event], Phase]:
+    """The transition table of a session that goes through `live` in order. A client's may also fail, or be
+    suspended, before it began: its start opens the round in the ledger."""
+    ends = (Phase.IDLE, *live) if client else tuple(live)
+    return {
+        (Phase.IDLE, Event.START): live[0],
+        **{(before, Event.ADVANCE): after for before, after in itertools.pairwise(live)},
+        (live[-1], Event.FINISH): Phase.DONE,
+        **{(phase, Event.FAIL): Phase.ABORTED for phase in ends},
+        **{(phase, Event.SUSPEND): Phase.SUSPENDED for phase in ends},
+    }
 
 
 @dataclass(frozen=True)

@@ -27,20 +27,10 @@ from merveil.protocols.ledger import RoundState
 from merveil.protocols.machine import Event, step
 from merveil.protocols.primitives.agreement import private_key, public_bytes
 from merveil.protocols.primitives.sign import sign
-from merveil.protocols.session import SPENT, Phase, Seat
+from merveil.protocols.session import FIVE, SPENT, Phase, Seat, moves
 from merveil.protocols.survivors import answered
 
-_LIVE = (Phase.KEYS, Phase.SHARES, Phase.MASKED, Phase.CHECK, Phase.UNMASK)
-TABLE = {
-    (Phase.IDLE, Event.START): Phase.KEYS,
-    (Phase.KEYS, Event.ADVANCE): Phase.SHARES,
-    (Phase.SHARES, Event.ADVANCE): Phase.MASKED,
-    (Phase.MASKED, Event.ADVANCE): Phase.CHECK,
-    (Phase.CHECK, Event.ADVANCE): Phase.UNMASK,
-    (Phase.UNMASK, Event.FINISH): Phase.DONE,
-    **{(p, Event.FAIL): Phase.ABORTED for p in (Phase.IDLE, *_LIVE)},
-    **{(p, Event.SUSPEND): Phase.SUSPENDED for p in (Phase.IDLE, *_LIVE)},
-}
+TABLE = moves(FIVE, client=True)
 _DUE = {
     Kind.KEYS: Phase.KEYS,
     Kind.RELAY: Phase.SHARES,

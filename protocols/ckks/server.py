@@ -22,19 +22,9 @@ from merveil.protocols.primitives.aead import open_once
 from merveil.protocols.primitives.agreement import is_low_order
 from merveil.protocols.primitives.sign import verify
 from merveil.protocols.server import Server
-from merveil.protocols.session import Desk, Frames, Outcome, Phase
+from merveil.protocols.session import FIVE, Desk, Frames, Outcome, Phase, moves
 
-_LIVE = (Phase.KEYS, Phase.SHARES, Phase.MASKED, Phase.CHECK, Phase.UNMASK)
-TABLE = {
-    (Phase.IDLE, Event.START): Phase.KEYS,
-    (Phase.KEYS, Event.ADVANCE): Phase.SHARES,
-    (Phase.SHARES, Event.ADVANCE): Phase.MASKED,
-    (Phase.MASKED, Event.ADVANCE): Phase.CHECK,
-    (Phase.CHECK, Event.ADVANCE): Phase.UNMASK,
-    (Phase.UNMASK, Event.FINISH): Phase.DONE,
-    **{(p, Event.FAIL): Phase.ABORTED for p in _LIVE},
-    **{(p, Event.SUSPEND): Phase.SUSPENDED for p in _LIVE},
-}
+TABLE = moves(FIVE, client=False)
 _DUE = {
     Kind.ADVERT: Phase.KEYS,
     Kind.SHARES: Phase.SHARES,

@@ -24,19 +24,11 @@ from merveil.protocols.ledger import RoundState
 from merveil.protocols.machine import Event, step
 from merveil.protocols.primitives.aead import open_once, seal_once
 from merveil.protocols.primitives.agreement import private_key, public_bytes
-from merveil.protocols.session import SPENT, Phase, Seat
+from merveil.protocols.session import SPENT, Phase, Seat, moves
 from merveil.protocols.survivors import answered, check_difference, from_bitmap, signed_by
 
 _LIVE = (Phase.MASKED, Phase.CHECK, Phase.UNMASK)
-TABLE = {
-    (Phase.IDLE, Event.START): Phase.MASKED,
-    (Phase.MASKED, Event.ADVANCE): Phase.CHECK,
-    (Phase.MASKED, Event.FINISH): Phase.DONE,
-    (Phase.CHECK, Event.ADVANCE): Phase.UNMASK,
-    (Phase.UNMASK, Event.FINISH): Phase.DONE,
-    **{(p, Event.FAIL): Phase.ABORTED for p in (Phase.IDLE, *_LIVE)},
-    **{(p, Event.SUSPEND): Phase.SUSPENDED for p in (Phase.IDLE, *_LIVE)},
-}
+TABLE = {**moves(_LIVE, client=True), (Phase.MASKED, Event.FINISH): Phase.DONE}  # who is no member
 _DUE = {Kind.SURVIVORS: Phase.CHECK, Kind.REQUEST: Phase.UNMASK}
 
 

@@ -19,17 +19,9 @@ from merveil.protocols.lattice.unmask import open_answers
 from merveil.protocols.machine import Event
 from merveil.protocols.primitives.agreement import is_low_order
 from merveil.protocols.server import Server
-from merveil.protocols.session import Desk, Frames, Outcome, Phase
+from merveil.protocols.session import Desk, Frames, Outcome, Phase, moves
 
-_LIVE = (Phase.MASKED, Phase.CHECK, Phase.UNMASK)
-TABLE = {
-    (Phase.IDLE, Event.START): Phase.MASKED,
-    (Phase.MASKED, Event.ADVANCE): Phase.CHECK,
-    (Phase.CHECK, Event.ADVANCE): Phase.UNMASK,
-    (Phase.UNMASK, Event.FINISH): Phase.DONE,
-    **{(p, Event.FAIL): Phase.ABORTED for p in _LIVE},
-    **{(p, Event.SUSPEND): Phase.SUSPENDED for p in _LIVE},
-}
+TABLE = moves((Phase.MASKED, Phase.CHECK, Phase.UNMASK), client=False)
 _DUE = {Kind.UPLOAD: Phase.MASKED, Kind.SIGNED: Phase.CHECK, Kind.ANSWER: Phase.UNMASK}
 
 

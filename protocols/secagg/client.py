@@ -27,20 +27,10 @@ from merveil.protocols.secagg.graph import ring
 from merveil.protocols.secagg.keys import WORD, chain_at, mask_scalar, pair_keys, ratchet, self_mask_key
 from merveil.protocols.secagg.messages import Kind
 from merveil.protocols.secagg.state import ClientState
-from merveil.protocols.session import SPENT, Phase, Seat
+from merveil.protocols.session import FIVE, SPENT, Phase, Seat, moves
 from merveil.protocols.survivors import answered, check_difference, from_bitmap, signed_by
 
-_LIVE = (Phase.KEYS, Phase.SHARES, Phase.MASKED, Phase.CHECK, Phase.UNMASK)
-TABLE = {
-    (Phase.IDLE, Event.START): Phase.KEYS,
-    (Phase.KEYS, Event.ADVANCE): Phase.SHARES,
-    (Phase.SHARES, Event.ADVANCE): Phase.MASKED,
-    (Phase.MASKED, Event.ADVANCE): Phase.CHECK,
-    (Phase.CHECK, Event.ADVANCE): Phase.UNMASK,
-    (Phase.UNMASK, Event.FINISH): Phase.DONE,
-    **{(p, Event.FAIL): Phase.ABORTED for p in (Phase.IDLE, *_LIVE)},
-    **{(p, Event.SUSPEND): Phase.SUSPENDED for p in (Phase.IDLE, *_LIVE)},
-}
+TABLE = moves(FIVE, client=True)
 _DUE = {  # the server message that each phase waits for
     Kind.KEYS: Phase.KEYS,
     Kind.RELAY: Phase.SHARES,

@@ -21,19 +21,9 @@ from merveil.protocols.secagg.keys import WORD
 from merveil.protocols.secagg.messages import Kind
 from merveil.protocols.secagg.unmask import remove_masks
 from merveil.protocols.server import Server
-from merveil.protocols.session import Desk, Frames, Outcome, Phase
+from merveil.protocols.session import FIVE, Desk, Frames, Outcome, Phase, moves
 
-_LIVE = (Phase.KEYS, Phase.SHARES, Phase.MASKED, Phase.CHECK, Phase.UNMASK)
-TABLE = {
-    (Phase.IDLE, Event.START): Phase.KEYS,
-    (Phase.KEYS, Event.ADVANCE): Phase.SHARES,
-    (Phase.SHARES, Event.ADVANCE): Phase.MASKED,
-    (Phase.MASKED, Event.ADVANCE): Phase.CHECK,
-    (Phase.CHECK, Event.ADVANCE): Phase.UNMASK,
-    (Phase.UNMASK, Event.FINISH): Phase.DONE,
-    **{(p, Event.FAIL): Phase.ABORTED for p in _LIVE},
-    **{(p, Event.SUSPEND): Phase.SUSPENDED for p in _LIVE},
-}
+TABLE = moves(FIVE, client=False)
 _DUE = {
     Kind.ADVERT: Phase.KEYS,
     Kind.SHARES: Phase.SHARES,
