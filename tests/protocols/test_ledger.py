@@ -149,7 +149,7 @@ def test_old_rounds_are_forgotten_and_stay_over(
         assert again.state(FED, 100) == (1, RoundState.ANSWERED)
         for round_ in range(1, 101):
             refused(AbortCode.ROUND_REUSED, again.open_round, FED, round_, 2, released=True)
-            refused(AbortCode.ROUND_REUSED, again.answer, FED, round_, 2, b"\x01")
+            refused(AbortCode.ROUND_REUSED, again.answer, FED, round_, 2, b"\x01", released=True)
         refused(AbortCode.ROUND_REUSED, again.bind, FED, 3, "x", b"w")
         refused(AbortCode.ROUND_REUSED, again.check_bound, FED, 3, "y")
         refused(AbortCode.ROUND_REUSED, again.advance, FED, 3, 1, RoundState.MASKED)
