@@ -45,6 +45,7 @@ ALSO = {
     "merveil/cli/audit": {"pytest"},
     "merveil/report/": {"markupsafe"},  # comes with jinja2
     "fl/flower": {"flwr"},
+    "fl/nvflare": {"nvflare"},
     "fl/privacy": {"dp_accounting", "opacus"},  # accountants
 }
 # The core has no clock, no sockets and no threads of its own; randomness comes from its Rng.
@@ -52,7 +53,7 @@ NOT_IN_PROTOCOLS = {"random", "time", "datetime", "socket", "threading", "multip
 # The one door of the core reads the clock for a caller who passes no time, to check a roster's expiry.
 AT_THE_DOOR = {"protocols/api.py": {"time"}}
 HEAVY = {"torch", "cv2", "tenseal", "flwr", "opacus", "dp_accounting", "numba", "matplotlib", "scipy"}
-HEAVY |= {"jinja2", "openpyxl", "safetensors", "onnx", "onnxruntime", "tensorboard", "pytest"}
+HEAVY |= {"nvflare", "jinja2", "openpyxl", "safetensors", "onnx", "onnxruntime", "tensorboard", "pytest"}
 
 
 class Import(NamedTuple):
