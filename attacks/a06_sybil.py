@@ -3,7 +3,9 @@
 Each play tries a roster that the server signed itself, the true roster with a puppet written into it, and a
 cohort so small that too few inputs would be honest. With open enrolment the sum of n - 1 known vectors and
 the victim's gives the victim's away. The figures name the chance, over the beacon, that a sparse graph puts t
-corrupt clients around some client. Source: Bell et al., CCS 2020; So et al., AAAI 2023.
+corrupt clients around some client. A06-neighbours: as many of the victim's neighbours as the parameters
+tolerate collude; in the control all of them, as on a graph that the server chose.
+Source: Bell et al., CCS 2020; So et al., AAAI 2023.
 """
 
 import math
@@ -12,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from merveil.attacks import opening
 from merveil.attacks.adversaries import SYBIL
 from merveil.attacks.base import Attack, Public, Rule
 from merveil.attacks.plays import Guess, recovery, refusals
@@ -19,6 +22,7 @@ from merveil.mer.extras import need
 from merveil.protocols.identity import Coordinator
 from merveil.protocols.primitives.sign import SIGNATURE
 from merveil.protocols.secagg.graph import find_degree
+from merveil.protocols.secagg.messages import Kind
 
 GAMMA = 0.1
 COHORTS = (20, 100, 1000, 10_000)
@@ -81,6 +85,20 @@ def few(params: Any) -> dict[str, Any]:
     return made | board | {"cohort": 3, "threshold": 2, "corrupt": 0, "neighbours": 0}
 
 
+def infer_neighbours(view: Any, public: Public, rng: np.random.Generator) -> Guess:
+    """The victim's vector less every mask that its colluding neighbours and the opened sum give away."""
+    victim, round_ = 1 + int(rng.integers(view.size)), view.round()
+    around = [int(i) for i in rng.permutation(opening.graph(round_).neighbours(victim))]
+    view.take_over(around if view.build.surrounded else around[: view.params.corrupt])
+    round_.begin().run(Kind.RELAY)
+    pairs = opening.colluder_pairs(round_, victim)
+    round_.run()
+    seed = opening.combine(round_, victim, opening.from_answers(round_, victim, 0, {}))
+    left = opening.take_off(round_, victim, seed, pairs)
+    figures = {"colluders": float(len(view.corrupt)), "neighbours": float(len(around))}
+    return Guess(victim, opening.signed(round_, left), refusals(view), figures=figures)
+
+
 ATTACKS = (
     Attack(
         id="A06",
@@ -97,5 +115,18 @@ ATTACKS = (
         source="Bell et al., CCS 2020; So et al., AAAI 2023.",
         tries=40,
         schemes=("secagg", "secagg+", "ckks", "lattice"),
+    ),
+    Attack(
+        id="A06-neighbours",
+        title="a client whose neighbours in the sparse graph collude",
+        plain_words="If those who share masks with one participant work for the server, is it laid open?",
+        adversary=SYBIL,
+        setting="protocol",
+        infer=infer_neighbours,
+        score=recovery((), "share of victims whose vector is recovered from their neighbours' masks"),
+        rule=Rule(success=0.9, margin=0.15),
+        source="Bell et al., CCS 2020.",
+        tries=25,
+        schemes=("secagg+",),
     ),
 )

@@ -44,7 +44,8 @@ class Build:
     `client_session` and `server_session`. rng: an honest client's source. enrol: how a client opens a roster.
     aggregator: scheme -> object with `mean`. policy: anchor -> a client's floor, None for the default one.
     expand: pair mask key -> words, as `mask_range`: the algorithm is public. rounds: how many are played by
-    an attack on the sums of many (0: its own number).
+    an attack on the sums of many (0: its own number). surrounded: all of the victim's neighbours collude,
+    where the parameters tolerate some of them.
     """
 
     scheme: str
@@ -60,6 +61,7 @@ class Build:
     policy: Callable[[bytes], Policy] | None = None
     expand: Callable[..., Any] = mask_range
     rounds: int = 0
+    surrounded: bool = False
 
     @property
     def whole(self) -> bool:

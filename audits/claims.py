@@ -212,7 +212,7 @@ CLAIMS: dict[str, Claim] = {
         Claim(
             "C-44",
             "The server cannot add members, nor get a sum with fewer honest inputs than the floor.",
-            ("A06",),
+            ("A06", "A06-neighbours"),
             "secure",
         ),
         Claim("C-45", "Keys that the server puts in a neighbour's place are refused.", ("A07",), "secure"),

@@ -42,5 +42,10 @@ BUILDS: dict[str, Callable[[], Build]] = {
     "A32": lambda: _weak("no ledger", client=careless.forgetful),
     "A33": lambda: _weak("shares sealed under static keys", client=sessions.clients_of(careless.StaticBoxes)),
     "A20-time": lambda: sound("plain"),  # a leak of every scheme, shown where nothing else is hidden
+    "A06-neighbours": lambda: replace(
+        sound("secagg+"),
+        label="secagg+, a graph of the server's making: all neighbours collude",
+        surrounded=True,
+    ),
     "A06": lambda: _weak("open enrolment", enrol=sessions.open_enrolment),
 }
