@@ -87,7 +87,7 @@ def main(root: Path) -> None:
         str(root / "job"), str(root / "workspace"), ",".join(CLIENTS), threads=len(CLIENTS)
     )
     assert runner.run() == 0
-    found = np.load(root / "model.npz")["weights"]
+    found = np.load(root / "model.npz", allow_pickle=False)["weights"]
     gap = float(np.abs(found - in_clear(np.zeros(4))).max())
     print(f"weights {np.round(found, 3)}, largest difference to the clear mean {gap:.1e}")
     assert gap < 1e-3

@@ -131,7 +131,9 @@ def job(root: Path) -> Callable[..., Any]:
         }
         controller = InProcess(**{**places, "clip": 0.5, "max_weight": 8, "bits": 24, **given})
         controller.control_flow(Signal(), context("server"))
-        done.model = dict(np.load(root / "out.npz")) if (root / "out.npz").exists() else None
+        done.model = (
+            dict(np.load(root / "out.npz", allow_pickle=False)) if (root / "out.npz").exists() else None
+        )
         return done
 
     run.executors, run.context, run.signal = executors, context, Signal()  # type: ignore[attr-defined]
