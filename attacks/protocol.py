@@ -91,7 +91,7 @@ def people(size: int) -> tuple[tuple[Identity, ...], Roster]:
     found = tuple(Identity.generate(f"client-{i}") for i in range(1, size + 1))
     now = int(time.time())
     roster = Coordinator.generate().sign(
-        [i.member for i in found], serial=1, not_before=now - 60, expires=now + 86_400, max_rounds=100
+        [i.member for i in found], serial=1, not_before=now - 60, expires=now + 86_400, max_rounds=1000
     )
     return found, roster
 
