@@ -143,3 +143,10 @@ def _signed(x: Any) -> Any:
     """Coefficients as floats, centred modulo Q."""
     low, high = encoding.split(ring.inverse(x.copy()))
     return low.astype(float) + high.astype(float) * PRIMES[0]
+
+
+@pytest.mark.parametrize("index", [-1, 65_536])
+def test_an_authority_is_a_roster_index(index: int) -> None:
+    with pytest.raises(LocalError, match="authority is a roster index or 0"):
+        get("ckks").params(10, 100, keys="authority", authority=index)
+    assert get("ckks").params(10, 100, keys="authority", authority=65_535).authority == 65_535
