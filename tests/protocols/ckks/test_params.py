@@ -150,3 +150,9 @@ def test_an_authority_is_a_roster_index(index: int) -> None:
     with pytest.raises(LocalError, match="authority is a roster index or 0"):
         get("ckks").params(10, 100, keys="authority", authority=index)
     assert get("ckks").params(10, 100, keys="authority", authority=65_535).authority == 65_535
+
+
+def test_colluders_that_leave_no_threshold_are_said() -> None:
+    with pytest.raises(LocalError, match="2 clients with 2 colluding leave no threshold") as caught:
+        get("ckks").params(2, 100, corrupt=2)
+    assert caught.value.code is AbortCode.COHORT_TOO_SMALL
