@@ -34,17 +34,19 @@ class Bounds:
     """Fixed on drawn people with seeds that the published rates do not use (tools/model_gate.py).
 
     alike: largest |cosine| of two rows. one_way: largest share of the unit rows' power along one direction.
-    lean: how far the rows' mean lean may lie below zero, in its standard errors. kept: least cosine of a
+    lean: how far the rows' mean lean may lie below zero, in its standard errors, and first_lean where there
+    is no model before to compare with: honest rows of a long training lean, too. kept: least cosine of a
     tensor with the same tensor of the model before.
     """
 
     alike: float = 0.97
     one_way: float = 0.8
     lean: float = 6.0
+    first_lean: float = 10.0
     kept: float = 0.5
 
 
-LENIENT = Bounds(alike=np.inf, one_way=np.inf, lean=np.inf, kept=-1.0)  # proofs alone
+LENIENT = Bounds(alike=np.inf, one_way=np.inf, lean=np.inf, first_lean=np.inf, kept=-1.0)  # proofs alone
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,8 @@ def suspicion(
         if found.alike > bounds.alike or found.one_way > bounds.one_way:
             return f"rows of {name} measure the same thing, as imprint bins do"
         then = rows_of(old) if old is not None else None
-        leant = then.lean if then is not None else 0.0
-        if found.lean < -bounds.lean and found.lean < leant - bounds.lean / 2:
+        leant, most = (0.0, bounds.first_lean) if then is None else (then.lean, bounds.lean)
+        if found.lean < -most and found.lean < leant - most / 2:
             return f"the rows of {name} all lean to the negative side, as trap rows do"
         if old is not None and old.any():
             kept = float((weight * old).sum() / (np.linalg.norm(weight) * np.linalg.norm(old)))

@@ -21,7 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--rounds", type=int, default=60, help="uploads of every client (default 60)")
     add("--subjects", type=int, default=40, metavar="N", help="clients, one subject each (default 40)")
     add("--dim", type=int, default=1683, help="parameters of the model (default 1683, ststnet)")
-    add("--scheme", default="secagg", help="any but ckks, whose sums take no noise of clients (default secagg)")
+    add(
+        "--scheme",
+        default="secagg",
+        help="any but ckks, whose sums take no noise of clients (default secagg)",
+    )
     add("--norm-clip", type=float, default=1.0, help="bound of an update's 2-norm (default 1)")
     add("--dp-noise", choices=("skellam", "gaussian"), default="skellam", help="default skellam")
     add("--bits", type=int, default=24, help="most grid bits a value (default 24)")
