@@ -28,10 +28,17 @@ ENDS = ((0, 3), (3, 8), (8, 16))  # filters of the three streams
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile without the interpreter lock; keep the machine code on disk unless there is no place for it.
 
-    Sums may be reordered (vectors), but infinities and NaN keep their meaning.
+    Sums may be reordered (vectors), but infinities and NaN keep their meaning. Callees are put into their
+    callers: a callee of its own is compiled twice, alone and with its caller, each with an order of sums of its
+    own, and which of the two runs differs between the process that compiles and one that loads.
     """
     numba = need("numba", "mer")
-    options = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy"}
+    options = {
+        "nogil": True,
+        "fastmath": {"reassoc", "contract", "nsz", "arcp"},
+        "error_model": "numpy",
+        "inline": "always",
+    }
     try:
         compiled: Callable[..., Any] = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # numba found neither the package's folder nor the user's cache writable

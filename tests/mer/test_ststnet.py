@@ -1,5 +1,9 @@
 """STSTNet: the published layers, and the stack against a plain torch module and against autograd."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -235,3 +239,34 @@ def test_every_network_of_the_registry_builds_and_counts() -> None:
             net = build(name, 3, 28, 28, 3)
             assert net.trainable == info.parameters(3, 28, 28, 3)
             assert "default" in info.recipes
+
+
+
+STEPS = """
+import hashlib
+import numpy as np, torch
+from merveil.mer.coins import Coins
+from merveil.mer.models.stacked import build
+torch.set_num_threads(1)
+rng, digest = np.random.default_rng(1), hashlib.sha256()
+for norm in ("group", "batch"):
+    net = build("ststnet", 3, 28, 28, 3, norm=norm)
+    x = torch.from_numpy(net.prepare(rng.integers(0, 256, (20, 28, 28, 3), dtype=np.uint8)))
+    params = torch.from_numpy(np.stack([net.init(s) for s in range(10)]))
+    rows = np.tile(np.arange(16), (10, 1))
+    targets = torch.from_numpy(np.eye(3, dtype=np.float32)[rng.integers(0, 3, rows.shape)] / 16)
+    found = net.gradients(params, x, rows, targets, Coins(range(10), [5] * 10))
+    digest.update(found.value.numpy().tobytes() + net.predict(params, x).numpy().tobytes())
+print(digest.hexdigest())
+"""
+
+
+def test_the_process_that_compiles_gets_the_bits_of_those_that_load(tmp_path: Path) -> None:
+    """The passes are compiled on first use and loaded afterwards: a run is repeatable from its first day on."""
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "numba"), "OMP_NUM_THREADS": "1"}
+    found = [
+        subprocess.run([sys.executable, "-c", STEPS], env=env, capture_output=True, text=True, check=True)
+        for _ in range(2)
+    ]
+    assert any((tmp_path / "numba").rglob("*.nbc")), "nothing was kept, so nothing was loaded"
+    assert found[0].stdout == found[1].stdout and len(found[0].stdout.strip()) == 64
