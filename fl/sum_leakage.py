@@ -42,7 +42,7 @@ def warning(model: str, clients: int) -> str:
     measured = f"{values[0]:.3f}" if len(rows) == 1 else f"{values[0]:.3f} to {values[-1]:.3f}"
     whose = model if len(rows) == 1 else "the networks that were measured"
     return (
-        f"{clients} clients: a sum over so few tells which clips are in it, under any scheme; at {at} clients "
-        f"of {data['clips']} clips an attack had AUC {measured} on {whose} (0.5 is chance; docs/attacks.md). "
+        f"{clients} clients: a sum over so few tells which clips are in it, under any scheme; at {at} "
+        f"clients of {data['clips']} clips an attack had AUC {measured} on {whose} (0.5 is chance; docs/attacks.md). "
         "Only more clients or differential privacy help"
     )

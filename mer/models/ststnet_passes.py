@@ -29,8 +29,8 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile without the interpreter lock; keep the machine code on disk unless there is no place for it.
 
     Sums may be reordered (vectors), but infinities and NaN keep their meaning. Callees are put into their
-    callers: a callee of its own is compiled twice, alone and with its caller, each with an order of sums of its
-    own, and which of the two runs differs between the process that compiles and one that loads.
+    callers: one of its own is compiled twice, alone and with its caller, each with another order of sums, and
+    the process that compiles them runs another of the two than one that loads them.
     """
     numba = need("numba", "mer")
     options = {

@@ -241,7 +241,6 @@ def test_every_network_of_the_registry_builds_and_counts() -> None:
             assert "default" in info.recipes
 
 
-
 STEPS = """
 import hashlib
 import numpy as np, torch
@@ -262,7 +261,7 @@ print(digest.hexdigest())
 
 
 def test_the_process_that_compiles_gets_the_bits_of_those_that_load(tmp_path: Path) -> None:
-    """The passes are compiled on first use and loaded afterwards: a run is repeatable from its first day on."""
+    """The passes are compiled on first use and loaded later: a run is repeatable from its first day on."""
     env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "numba"), "OMP_NUM_THREADS": "1"}
     found = [
         subprocess.run([sys.executable, "-c", STEPS], env=env, capture_output=True, text=True, check=True)
