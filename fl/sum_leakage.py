@@ -43,6 +43,6 @@ def warning(model: str, clients: int) -> str:
     whose = model if len(rows) == 1 else "the networks that were measured"
     return (
         f"{clients} clients: a sum over so few tells which clips are in it, under any scheme; at {at} "
-        f"clients of {data['clips']} clips an attack had AUC {measured} on {whose} (0.5 is chance; docs/attacks.md). "
-        "Only more clients or differential privacy help"
+        f"clients of {data['clips']} clips an attack had AUC {measured} on {whose} (0.5 is chance; "
+        "docs/attacks.md). Only more clients or differential privacy help"
     )
