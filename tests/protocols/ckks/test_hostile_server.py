@@ -1,4 +1,4 @@
-"""A server that lies to one client of `ckks`: each check of `checks.py` fires by name, nothing is answered."""
+"""A server that lies to one client of `ckks`: each check of `checks.py` fires by name, none answers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from merveil.protocols.ckks import messages as msg
+from merveil.protocols.ckks.dealing import checked_sum
 from merveil.protocols.ckks.messages import Kind
 from merveil.protocols.errors import AbortCode, Aborted, RemoteError, SessionSpent
 from merveil.protocols.frame import Frame
+from merveil.protocols.primitives.sign import sign
 from merveil.protocols.session import Phase
 from merveil.protocols.survivors import to_bitmap
 
@@ -220,3 +222,74 @@ def test_a_server_does_not_resume_another_sessions_snapshot(kit: Any) -> None:
         k.server(attempt=2, snapshot=blob)
     assert caught.value.code is AbortCode.STATE_ROLLBACK
     assert k.server(snapshot=blob).phase is Phase.KEYS
+
+
+# RELAY
+
+
+def relay(h: Held, change: Callable[[dict[int, msg.Dealt]], object]) -> bytes:
+    authority = h.kit.params.authority
+    proof = 0 if authority else msg.proof_size(len(h.client._state.adverts), h.kit.params.threshold)
+    entries = msg.decode_relay(h.frame.body, proof, 0 if authority else msg.BOX)
+    change(entries)
+    return msg.encode_relay(entries)
+
+
+def test_keys_of_a_client_that_never_advertised_end_it(kit: Any) -> None:
+    h = held(kit, Kind.RELAY, spare=3)
+    stranger = next(i for i in range(1, 10) if i not in h.kit.context().cohort)
+    body = relay(h, lambda entries: entries.update({stranger: next(iter(entries.values()))}))
+    h.refuse(body, code=AbortCode.ROSTER_MISMATCH, match="have a part in it")
+
+
+def test_too_few_dealers_end_it(kit: Any) -> None:
+    h = held(kit, Kind.RELAY)
+    least = h.kit.params.threshold  # with the client itself
+    body = relay(h, lambda entries: [entries.pop(i) for i in sorted(entries)[least - 2 :]])
+    h.refuse(body, code=AbortCode.BELOW_THRESHOLD, match=f"{least - 1} clients shared")
+
+
+@pytest.mark.parametrize("what", ["none", "another", "both"])
+def test_the_key_comes_from_its_holder_alone(kit: Any, what: str) -> None:
+    h = held(kit, Kind.RELAY, authority=HOLDER)
+
+    def change(entries: dict[int, msg.Dealt]) -> None:
+        own = entries[HOLDER] if what == "both" else entries.pop(HOLDER)
+        if what != "none":
+            entries[5] = own
+
+    h.refuse(relay(h, change), code=AbortCode.ROSTER_MISMATCH, match="have a part in it")
+
+
+# The parts that a decryptor sums
+
+
+def test_a_part_that_its_sender_did_not_sign_is_refused_under_its_own_stamp(kit: Any) -> None:
+    """The stamp is right, for the digest on the list; the bytes beside it are another's."""
+    h = held(kit, Kind.REQUEST, victim=2)
+    assert h.victim in h.server._book.chosen
+    book = h.server._book
+    parts = [book.parts[i] for i in book.alive]
+    parts[1] = (parts[1][0], parts[0][1])
+    body = msg.encode_request({i: book.signatures[i] for i in book.chosen}, parts)
+    h.refuse(body, code=AbortCode.BAD_CIPHERTEXT, match="is not what it signed")
+
+
+def test_a_transparent_part_that_its_sender_did_sign_is_refused(kit: Any) -> None:
+    """A client and the server together: list, stamp and zero polynomial agree. The client is named."""
+    h = held(kit, Kind.REQUEST)
+    state, seat, params = h.client._state, h.client._seat, h.client._params
+    zero = bytes(len(h.server._book.parts[2][1]))
+    digest = msg.c1_digest(zero)
+    key = h.kit.federation.identities[1].sign_key
+    stamp = sign(key, msg.STAMP, *msg.stamp_fields(state.sid, 2, state.view, digest))
+    with pytest.raises(Aborted, match="transparent") as caught:
+        checked_sum(seat, state, params, {2: digest}, [(stamp, zero)])
+    assert caught.value.code is AbortCode.BAD_CIPHERTEXT and caught.value.culprits == {2}
+
+
+def test_pair_chains_are_durable_before_the_shares_leave(kit: Any) -> None:
+    h = held(kit, Kind.RELAY)
+    for peer in h.kit.context().cohort:
+        chain = h.kit.ledger(h.victim).chain(h.kit.roster.hash, peer)
+        assert (chain is None) is (peer == h.victim) and (chain is None or chain[0] == 1)
