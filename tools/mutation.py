@@ -74,7 +74,12 @@ FOUND: dict[str, dict[str, tuple[str, ...]]] = {
         "ckks/seal.py": ("ckks/test_seal.py",),
         "ckks/encoding.py": ("ckks/test_params.py", "ckks/test_seal.py"),
         "ckks/[wm]*.py": ("ckks/test_hostile_server.py", "ckks/test_fuzz.py"),
-        "ckks/*.py": ("ckks/test_hostile_server.py", "ckks/test_attacks.py", "ckks/test_fuzz.py"),
+        "ckks/*.py": (
+            "ckks/test_hostile_server.py",
+            "ckks/test_hostile_clients.py",
+            "ckks/test_attacks.py",
+            "ckks/test_fuzz.py",
+        ),
     },
     "lattice": {
         "lattice/__init__.py": ("lattice/test_params.py",),

@@ -53,7 +53,7 @@ class CkksServer(Server[Kind, Book]):
 
     def result(self) -> Outcome:
         """The exact sum; LocalError before the round is done."""
-        if self._phase is not Phase.DONE or self._codes is None:
+        if self._codes is None:  # they are set on the way to DONE
             raise LocalError(f"no sum in phase {self._phase.name}")
         return Outcome(self._codes.copy(), self._book.alive, dict(self.excluded))
 
