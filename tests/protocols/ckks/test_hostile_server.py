@@ -9,6 +9,7 @@ import pytest
 from merveil.protocols.ckks import messages as msg
 from merveil.protocols.ckks.dealing import checked_sum
 from merveil.protocols.ckks.messages import Kind
+from merveil.protocols.ckks.state import split
 from merveil.protocols.errors import AbortCode, Aborted, RemoteError, SessionSpent
 from merveil.protocols.frame import Frame
 from merveil.protocols.primitives.sign import sign
@@ -293,3 +294,23 @@ def test_pair_chains_are_durable_before_the_shares_leave(kit: Any) -> None:
     for peer in h.kit.context().cohort:
         chain = h.kit.ledger(h.victim).chain(h.kit.roster.hash, peer)
         assert (chain is None) is (peer == h.victim) and (chain is None or chain[0] == 1)
+
+
+def test_pair_chains_move_on_with_the_answer(kit: Any) -> None:
+    """Whoever steals the ledger afterwards cannot open this round's shares."""
+    h = held(kit, Kind.REQUEST)
+    peers = [i for i in h.kit.context().cohort if i != h.victim]
+    ledger, roster = h.kit.ledger(h.victim), h.kit.roster.hash
+    before = {i: ledger.chain(roster, i) for i in peers}
+    h.client.receive(0, h.frame.encode())
+    for i in peers:
+        after = ledger.chain(roster, i)
+        assert before[i][0] == 1 and after[0] == 2 and after[1] != before[i][1]
+
+
+@pytest.mark.parametrize("data", [bytes(1), bytes(33), bytes(35)])
+def test_a_snapshots_entries_are_whole(data: bytes) -> None:
+    assert list(split(bytes(34), 32)) == [0]
+    with pytest.raises(Aborted) as caught:
+        split(data, 32)
+    assert caught.value.code is AbortCode.STATE_ROLLBACK
