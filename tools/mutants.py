@@ -317,7 +317,11 @@ MUTANTS = (
     Mutant("share-key-chain", KEYS, "derive_key(chain + shared, sid,", "derive_key(shared, sid,", (K,)),
     Mutant("share-key-ephemeral", KEYS, "derive_key(chain + shared, sid,", "derive_key(chain, sid,", (K,)),
     Mutant(
-        "ledger-answered", LEDGER, "        if state == RoundState.ANSWERED:\n", "        if False:\n", (S,)
+        "ledger-answered",
+        LEDGER,
+        "        if state == RoundState.ANSWERED:\n            raise",
+        "        if False:\n            raise",
+        (S,),
     ),
     _drop("ledger-attempt", LEDGER, "if attempt <= last:", S),
     Mutant(
