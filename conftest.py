@@ -1,9 +1,17 @@
 """Rules for all tests: what the mark `data` means, and a line that says how many such tests ran."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
+
+
+def pytest_configure() -> None:
+    """A shell starts what it puts behind with interrupts ignored, and children would inherit that: programs
+    that are interrupted by the tests would then never notice."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
