@@ -97,9 +97,9 @@ def read_server(path: Path) -> ServerSettings:
     tables = _tables(path, ("server", "train", "data"))
     values = _values(path, "server", tables.get("server", {}), ServerSettings, ("options", "data"))
     options = resolve(tables.get("train", {}))
-    if options.private:
-        raise InputError(f"{path}: differential privacy is for `merveil train`; merveil server has none yet")
-    _refuse_unbuilt(path, options)
+    missing = unbuilt(options)
+    if missing:
+        raise InputError(f"{path}: {missing} is for `merveil train`; merveil server has none yet")
     if options.drop_rate:
         raise InputError(f"{path}: drop_rate simulates failures; real sites fail by themselves")
     if options.clients != "subject":
@@ -110,20 +110,18 @@ def read_server(path: Path) -> ServerSettings:
     return ServerSettings(options=options, data=DataShape(**shape), **values)
 
 
-def _refuse_unbuilt(path: Path, options: TrainOptions) -> None:
-    """Options of `merveil train` that a server of sites does not carry out must not pass unheard."""
+def unbuilt(options: TrainOptions) -> str:
+    """The first option of `merveil train` that sites do not carry out, as `name = value`, or "": server and
+    site each refuse it, so that nobody trains with less than what was asked for."""
     found = {
+        "dp": options.dp if options.private else "",
         "model": options.model if get_model(options.model).kind != "network" else "",
         "strategy": options.strategy if options.strategy == "scaffold" else "",
         "server_ema": options.server_ema,
         "logit_tau": options.logit_tau,
         "coverage": options.coverage,
     }
-    for name, value in found.items():
-        if value:
-            raise InputError(
-                f"{path}: {name} = {value!r} is for `merveil train`; merveil server has none yet"
-            )
+    return next((f"{name} = {value!r}" for name, value in found.items() if value), "")
 
 
 def read_site(path: Path) -> SiteSettings:

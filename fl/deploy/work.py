@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from merveil.fl import coins
 from merveil.fl.clients import Client, class_counts
-from merveil.fl.deploy.config import DataShape
+from merveil.fl.deploy.config import DataShape, unbuilt
 from merveil.fl.deploy.task import Task, digest
 from merveil.fl.gate import ModelGate, architecture
 from merveil.fl.options import TrainOptions, resolve
@@ -69,7 +69,10 @@ class Work:
                 tuple(str(c) for c in value["channels"]),
                 tuple(str(c) for c in value["classes"]),
             )
-            return cls(value["kind"], value["round"], resolve(value["options"]), shape, payload)
+            options = resolve(value["options"])
+            if missing := unbuilt(options):
+                raise ValueError(f"{missing} is nothing that sites carry out")
+            return cls(value["kind"], value["round"], options, shape, payload)
         except (ValueError, KeyError, TypeError, AttributeError, InputError, RecursionError) as error:
             why = f"the server's work is malformed: {error}"
             raise RemoteError(why, (0,), AbortCode.MALFORMED_FRAME) from error

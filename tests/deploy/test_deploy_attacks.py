@@ -35,6 +35,7 @@ from merveil.fl.deploy.site import Link, Site
 from merveil.fl.deploy.task import Task
 from merveil.fl.deploy.tls import new_certificate
 from merveil.fl.ledger import FileStore
+from merveil.fl.options import resolve
 from merveil.mer.errors import InputError
 from merveil.protocols.errors import AbortCode, Aborted, LocalError, RemoteError
 from merveil.protocols.frame import Frame
@@ -250,6 +251,31 @@ def test_a_site_refuses_work_that_is_not_the_announced_one(world: Any, tmp_path:
     assert site._invited(Message(Kind.TASK, head, work.payload)).frames
     everyone(found)
     found.finish()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"dp": "distributed", "epsilon": 8.0, "delta": 1e-3, "norm_clip": 1.0, "scheme": "secagg"},
+        {"model": "exact-ridge"},
+        {"strategy": "scaffold"},
+        {"server_ema": 0.9},
+        {"logit_tau": 1.0},
+        {"coverage": 0.5},
+    ],
+    ids=lambda option: next(iter(option)),
+)
+def test_a_site_refuses_options_that_sites_do_not_carry_out(option: dict[str, Any]) -> None:
+    """Else a server's settings might promise noise that nobody adds."""
+    from merveil.fl.deploy.config import DataShape
+    from merveil.fl.deploy.work import Work
+
+    work = Work("train", 0, resolve(option), DataShape(28, 28, ("strain", "v", "u"), ("a", "b")))
+    with pytest.raises(RemoteError, match="nothing that sites carry out") as caught:
+        Work.decode(work.head(), b"")
+    assert caught.value.code is AbortCode.MALFORMED_FRAME and caught.value.culprits == {0}
+    plain = Work("train", 0, resolve({}), work.data)
+    assert Work.decode(plain.head(), b"").options == plain.options
 
 
 def test_a_site_that_is_asked_for_an_exchange_out_of_order_answers_nothing(world: Any) -> None:
