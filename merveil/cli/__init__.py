@@ -102,5 +102,8 @@ def run_verb(args: argparse.Namespace) -> int:
         say(f"merveil {args.verb}: {error}")
         return FAILED
     except KeyboardInterrupt:
+        # Where it came up inside an `exec` of a library, Python would end by the signal in spite of the code
+        # returned here; running anything clears that mark.
+        exec("")
         say(f"merveil {args.verb}: interrupted")
         return INTERRUPTED

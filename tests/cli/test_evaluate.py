@@ -395,3 +395,14 @@ def test_an_interrupt_ends_with_130_and_nothing_left(toy_file: Path, tmp_path: P
     assert run.returncode == 130, stderr
     assert stdout == "" and "interrupted" in stderr and "Traceback" not in stderr
     assert list(out.parent.iterdir()) == []
+
+
+def test_an_interrupt_inside_a_librarys_exec_ends_with_130_too(tmp_path: Path) -> None:
+    (tmp_path / "interrupted.py").write_text(
+        "import sys\nimport merveil.cli as cli\nfrom merveil.cli import evaluate\n"
+        "evaluate.run = lambda args: exec('raise KeyboardInterrupt')\n"
+        "sys.exit(cli.main(['evaluate', '--data', 'x', '--out', 'y']))\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    run = subprocess.run([sys.executable, "-m", "interrupted"], env=env, capture_output=True, text=True)
+    assert run.returncode == 130 and "interrupted" in run.stderr, run.stderr
