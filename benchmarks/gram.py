@@ -47,7 +47,7 @@ def play(cohort: int, seed: int, data: Archive | None) -> dict[str, float] | Non
     clips = Clips(archive, Settings(len(archive.classes), archive.x.shape[1:3]))
     warps = warps_from(clips.first(rows), clips.names, clips.settings)
     block = block_means(clips.normal, clips.sites.tolist(), warps)
-    basis = basis_from(clips.second(rows, block))
+    basis = basis_from(clips.second(rows, block), clips.settings.mirror)
     span = span_of(gram_sums(basis.features(block[rows]), clips.y[rows], basis))
     inside, near = took_part(block, span, basis), -distances(block, span, basis)
     fresh = np.array([near[second].max() for _, second in halves])  # a person's nearest fresh clip

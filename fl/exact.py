@@ -87,7 +87,7 @@ class ExactFederation:
         total = int(first.reshape(len(clips.names), -1)[:, -1].sum())
         block = self._block(warps)
         second = adder.add("moments", [clips.second(r, block) for r in rows], bounds(total)[1])
-        basis = basis_from(second)
+        basis = basis_from(second, self.settings.mirror)
         vectors = (gram_sums(basis.features(block[r]), clips.y[r], basis) for r in rows)
         third = adder.add("gram", list(vectors), bounds(total)[2])
         solved = coefficients(third, basis, self.settings.lam)

@@ -72,7 +72,8 @@ def save_exact(folder: Path, model: ExactModel, *, head: Mapping[str, Any], name
     data = exact_bytes(model)
     digest = sha256(data)
     write_bytes(folder / names[0], data)
-    settings = {"lam": model.settings.lam, "register": model.settings.register}
+    own = model.settings
+    settings = {"lam": own.lam, "register": own.register, "mirror": own.mirror}
     warps = {site: [w.rows, w.columns, w.shift] for site, w in sorted(model.warps.items())}
     write_json(folder / names[1], {**head, "settings": settings, "warps": warps, "model_sha256": digest})
     return digest
@@ -92,8 +93,9 @@ def read_exact(head: Mapping[str, Any], data: bytes, meta: Meta, shape: Shape) -
     for name, sides in wanted.items():
         if name not in found or found[name].shape != sides or found[name].dtype != np.float64:
             raise InputError(f"the exact-ridge model lacks the tensor {name!r} of {sides}")
-    settings = Settings.make(k, shape, head["settings"])
-    basis = Basis(found["mean"], found["scale"], found["axes"], np.rint(found["counts"]).astype(np.int64))
+    settings = Settings.make(k, shape, {"mirror": False, **head["settings"]})  # runs from before had none
+    counts = np.rint(found["counts"]).astype(np.int64)
+    basis = Basis(found["mean"], found["scale"], found["axes"], counts, settings.mirror)
     warps = {site: Warp(*map(float, values)) for site, values in head["warps"].items()}
     return LoadedExact(
         name=head["model"],

@@ -8,7 +8,9 @@ rounds, no drift, and leaving a person out is leaving its part out of the sum.
 
 Features phi of a standardised clip with principal coordinates z [d], d = 147: exp(-|z|^2/d) times 1, x =
 z*sqrt(2/d), and the products of the first 32 of x as the Taylor series of the kernel exp(-|a-b|^2/d) has
-them; and a constant. Every phi lies in [-1, 1], which bounds what one clip adds.
+them; and a constant. Every phi lies in [-1, 1], which bounds what one clip adds. With `mirror` a clip's phi
+is the mean over the clip and its mirror image, in axes of the moments of both, which follow from the same
+second sum: the ridge that learned from every clip both ways, and a score that no mirror changes.
 Loss: sum of w_i |coef' phi_i - t_i|^2 + lam |coef|^2 with w_i = n/(k n_c), t = 1 for the truth and -1/2 else.
 """
 
@@ -30,6 +32,7 @@ from merveil.mer.exact_features import (
     Whole,
     block_means,
     find_warps,
+    mirrored,
 )
 
 QUADRATIC = 32  # principal coordinates whose products are taken
@@ -39,6 +42,7 @@ LAMBDA = 0.3
 MISS = -0.5  # target of a class that is not the truth
 MOST_CLIPS = 1 << 14  # of one federation: what a member adds then fits 40 bits
 FLOOR = 0.05  # least standard deviation of a block mean, in units of a clip's rms
+SWITCHES = ("register", "mirror")  # options that are true or false, and true unless said
 SHARPNESS = 3.0  # turns scores (targets 1 and -1/2) into probabilities
 UPPER = np.triu_indices(FEATURES)
 UPPER_GRAM = np.triu_indices(WIDTH)
@@ -46,12 +50,14 @@ UPPER_GRAM = np.triu_indices(WIDTH)
 
 @dataclass(frozen=True)
 class Settings:
-    """lam: the ridge; register: whether sites are registered; classes K; shape of an image (h, w)."""
+    """lam: the ridge; register: whether sites are registered; mirror: whether a clip counts with its mirror
+    image; classes K; shape of an image (h, w)."""
 
     classes: int
     shape: tuple[int, int]
     lam: float = LAMBDA
     register: bool = True
+    mirror: bool = True
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.lam) and self.lam > 0):
@@ -60,13 +66,14 @@ class Settings:
     @classmethod
     def make(cls, classes: int, shape: tuple[int, ...], options: Mapping[str, Any]) -> "Settings":
         """From the options of a command line; InputError for one that there is not."""
-        unknown = [name for name in options if name not in ("lam", "register")]
+        unknown = [name for name in options if name not in ("lam", *SWITCHES)]
         if unknown:
-            raise InputError(f"exact-ridge has no option {unknown[0]!r}; it has: lam, register")
-        register = options.get("register", True)
-        if not isinstance(register, bool):
-            raise InputError(f"exact-ridge: register is true or false, not {register!r}")
-        return cls(classes, (shape[0], shape[1]), float(options.get("lam", LAMBDA)), register)
+            raise InputError(f"exact-ridge has no option {unknown[0]!r}; it has: lam, {', '.join(SWITCHES)}")
+        switches = {name: options.get(name, True) for name in SWITCHES}
+        for name, value in switches.items():
+            if not isinstance(value, bool):
+                raise InputError(f"exact-ridge: {name} is true or false, not {value!r}")
+        return cls(classes, (shape[0], shape[1]), float(options.get("lam", LAMBDA)), **switches)
 
 
 def movement_sums(moves: Whole, sites: Sequence[str], names: Sequence[str]) -> Whole:
@@ -99,12 +106,14 @@ def moment_sums(features: Whole, labels: NDArray[np.int64], classes: int) -> Who
 @dataclass(frozen=True, eq=False)
 class Basis:
     """What the second sum gives: mean, scale [147] of the block means, axes [147,147] in falling order, and
-    the class weights [K] (0 for a class that nobody has) and counts [K]."""
+    the class weights [K] (0 for a class that nobody has) and counts [K]. mirror: a clip's features are the
+    mean of its own and its mirror image's."""
 
     mean: Floats
     scale: Floats
     axes: Floats
     counts: Whole
+    mirror: bool = True
 
     @property
     def weights(self) -> Floats:
@@ -114,6 +123,10 @@ class Basis:
 
     def features(self, block: Whole) -> Floats:
         """phi, float64 [n, 677], of block means int64 [n, 147]."""
+        own = self._one_way(block)
+        return (own + self._one_way(mirrored(block))) / 2 if self.mirror else own
+
+    def _one_way(self, block: Whole) -> Floats:
         z = ((block / FINE - self.mean) / self.scale) @ self.axes
         decay = np.exp(-(z**2).sum(1, keepdims=True) / FEATURES)
         x = z * math.sqrt(2 / FEATURES)
@@ -122,8 +135,11 @@ class Basis:
         return np.concatenate([decay, decay * x, decay * products, np.ones_like(decay)], 1)
 
 
-def basis_from(total: Whole) -> Basis:
-    """The basis that the second sum says; InputError where fewer than two clips or classes are in it."""
+def basis_from(total: Whole, mirror: bool = True) -> Basis:
+    """The basis that the second sum says; InputError where fewer than two clips or classes are in it.
+
+    mirror: of the moments of all clips and their mirror images, which are a function of that sum.
+    """
     counts = np.asarray(total[FEATURES + len(UPPER[0]) :], np.int64)
     n = int(counts.sum())
     if n < 2 or np.count_nonzero(counts) < 2:
@@ -134,12 +150,16 @@ def basis_from(total: Whole) -> Basis:
     second = np.zeros((FEATURES, FEATURES))
     second[UPPER] = total[FEATURES : FEATURES + len(UPPER[0])] / (float(n) * FINE**2)
     second = second + np.triu(second, 1).T
+    if mirror:
+        mean = (mean + mirrored(mean[None])[0]) / 2
+        second = (second + mirrored(mirrored(second).T).T) / 2
     spread = second - np.outer(mean, mean)
     scale = np.maximum(np.sqrt(np.maximum(np.diagonal(spread), 0)), FLOOR)
     _, axes = np.linalg.eigh(spread / np.outer(scale, scale))
     axes = axes[:, ::-1]
-    signs = np.sign(axes[np.abs(axes).argmax(0), np.arange(FEATURES)])  # eigh leaves them open
-    return Basis(mean, scale, axes * signs, counts)
+    largest = np.abs(axes).round(9).argmax(0)  # the first of equals, which mirrored entries are
+    signs = np.sign(axes[largest, np.arange(FEATURES)])  # eigh leaves them open
+    return Basis(mean, scale, axes * signs, counts, mirror)
 
 
 def gram_sums(features: Floats, labels: NDArray[np.int64], basis: Basis) -> Whole:

@@ -10,6 +10,7 @@ repairs face crops that differ between sites.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from merveil.mer.errors import InputError
 
 Floats = NDArray[np.float64]
 Whole = NDArray[np.int64]
+Number = TypeVar("Number", np.float64, np.int64)
 
 CUT = 4.0  # of the normalised flow
 SIDE = 7  # block means a side
@@ -118,6 +120,15 @@ def block_means(clips: Floats, sites: Sequence[str], warps: Mapping[str, Warp]) 
         )
         out[mine] = np.rint(means.reshape(len(means), -1) * FINE).astype(np.int64)
     return out
+
+
+def mirrored(block: NDArray[Number]) -> NDArray[Number]:
+    """Block means [n, 147] of the mirror images: left and right change places and u its sign.
+
+    Exact: normalisation, warps, blur and blocks are the same on both sides.
+    """
+    pictures = block.reshape(-1, SIDE, SIDE, 3)[:, :, ::-1] * np.array([1, 1, -1], block.dtype)
+    return pictures.reshape(block.shape)
 
 
 def _best(image: Floats, target: Floats) -> Warp:

@@ -49,13 +49,21 @@ class Clips:
 
 
 def exact_ridge_predictions(
-    archive: "Archive", folds: Sequence["Fold"], lam: float | None = None, register: bool = True
+    archive: "Archive",
+    folds: Sequence["Fold"],
+    lam: float | None = None,
+    register: bool = True,
+    mirror: bool = True,
 ) -> NDArray[np.float64]:
     """Probabilities [n, K] of held-out clips, as baselines' functions give them; NaN where no fold tests.
 
     Raises InputError for images or settings that do not fit, or a fold that trains on one class.
     """
-    options: dict[str, Any] = {"register": register, **({} if lam is None else {"lam": lam})}
+    options: dict[str, Any] = {
+        "register": register,
+        "mirror": mirror,
+        **({} if lam is None else {"lam": lam}),
+    }
     out = np.full((archive.n, len(archive.classes)), np.nan)
     for fold, model, clips in fold_models(archive, folds, options):
         rows = fold.test
@@ -78,7 +86,7 @@ def fold_models(archive: "Archive", folds: Sequence["Fold"], options: Mapping[st
             block = block_means(clips.normal, clips.sites.tolist(), warps)
             held[key] = (block, clips.second(every, block))
         block, moments = held[key]
-        basis = basis_from(moments - clips.second(out, block))
+        basis = basis_from(moments - clips.second(out, block), settings.mirror)
         phi = basis.features(block[fold.train])
         solved = coefficients(gram_sums(phi, clips.y[fold.train], basis), basis, settings.lam)
         yield fold, ExactModel(settings, warps, basis, solved), clips

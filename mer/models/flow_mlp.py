@@ -22,21 +22,32 @@ from merveil.mer.models.stacked import Floats, StackedNet, no_more
 SIDE = 14  # block means a side
 DROP_INPUT, DROP_HIDDEN = 0.2, 0.5
 SHIFT, STRETCH, GAIN = 1.0, 0.1, 0.2  # augmentation: cells of the 14x14 means, share, share
+MOST_TURN = 45.0  # degrees
 
 
 class FlowMLP(StackedNet):
-    """The stack; `hidden` units. augment: each clip is shifted, stretched and scaled anew at each step."""
+    """The stack; `hidden` units. augment: each clip is shifted, stretched and scaled anew at each step.
+
+    rotate: degrees by which it is turned at most as well, with its flow vectors; needs augment.
+    """
 
     name = "flow-mlp"
 
     def __init__(
-        self, shape: tuple[int, int, int], classes: int, hidden: int = 64, augment: bool = False
+        self,
+        shape: tuple[int, int, int],
+        classes: int,
+        hidden: int = 64,
+        augment: bool = False,
+        rotate: float = 0.0,
     ) -> None:
         if shape[2] != 3 or min(shape[:2]) < SIDE:
             raise InputError(f"flow-mlp reads [strain, v, u] images of at least {SIDE}x{SIDE}, not {shape}")
         if hidden < 1:
             raise InputError("flow-mlp: hidden is at least 1 unit")
-        self.hidden, self.inputs, self.augment = hidden, SIDE * SIDE * 3, augment
+        if not 0 <= rotate <= MOST_TURN or (rotate and not augment):
+            raise InputError(f"flow-mlp: rotate lies in 0..{MOST_TURN:g} degrees and needs augment=true")
+        self.hidden, self.inputs, self.augment, self.rotate = hidden, SIDE * SIDE * 3, augment, rotate
         layout = (
             ("first.weight", (hidden, self.inputs)),
             ("first.bias", (hidden,)),
@@ -77,7 +88,7 @@ class FlowMLP(StackedNet):
             flip = torch.from_numpy(generator.keep("mirror", 0.5, x.shape[1], 1))
             x = torch.where(flip, self._mirrored(x), x)
             if self.augment:
-                x = _moved(x, generator)
+                x = _turned(x, generator, self.rotate) if self.rotate else _moved(x, generator)
         return self._scores(params, x, generator)
 
     def _scores(self, params: torch.Tensor, x: torch.Tensor, coins: Coins | None) -> torch.Tensor:
@@ -119,6 +130,28 @@ def _moved(x: torch.Tensor, coins: Coins) -> torch.Tensor:
     return (columns * (1 + GAIN * draws[..., 4, None, None, None])).flatten(-3)
 
 
+def _turned(x: torch.Tensor, coins: Coins, degrees: float) -> torch.Tensor:
+    """As `_moved`, and turned about the centre by up to `degrees` either way, [M,B,588].
+
+    The picture turns and its vectors (u to the right, v down) with it; one bilinear reading in all.
+    """
+    draws = 2 * torch.from_numpy(coins.uniform("augment", x.shape[1], 6)) - 1  # the first five are _moved's
+    draws = draws.flatten(0, 1)[..., None, None]  # [N,6,1,1]
+    angle = math.radians(degrees) * draws[:, 5]
+    cos, sin = angle.cos(), angle.sin()
+    down, right = torch.meshgrid(torch.linspace(-1, 1, SIDE), torch.linspace(-1, 1, SIDE), indexing="ij")
+    reach = 2 * SHIFT / (SIDE - 1)  # a cell in units of half the side
+    rows = (cos * down - sin * right) * (1 + STRETCH * draws[:, 0]) + reach * draws[:, 2]
+    columns = (cos * right + sin * down) * (1 + STRETCH * draws[:, 1]) + reach * draws[:, 3]
+    maps = channels_first(x.flatten(0, 1).unflatten(-1, (SIDE, SIDE, 3)))
+    read = functional.grid_sample(
+        maps, torch.stack([columns, rows], -1), padding_mode="border", align_corners=True
+    )
+    strain, v, u = read.unbind(1)
+    turned = torch.stack([strain, sin * u + cos * v, cos * u - sin * v], -1)
+    return (turned * (1 + GAIN * draws[:, 4, ..., None])).reshape(x.shape)
+
+
 def _dropped(x: torch.Tensor, coins: Coins, label: str, rate: float) -> torch.Tensor:
     keep = torch.from_numpy(coins.keep(label, rate, x.shape[1], x.shape[2]))
     return x * keep / (1 - rate)
@@ -126,5 +159,6 @@ def _dropped(x: torch.Tensor, coins: Coins, label: str, rate: float) -> torch.Te
 
 def make(shape: tuple[int, int, int], classes: int, options: dict[str, Any]) -> FlowMLP:
     """Registry hook."""
-    no_more("flow-mlp", options, ("hidden", "augment"))
-    return FlowMLP(shape, classes, int(options.get("hidden", 64)), bool(options.get("augment", False)))
+    no_more("flow-mlp", options, ("hidden", "augment", "rotate"))
+    hidden, augment = int(options.get("hidden", 64)), bool(options.get("augment", False))
+    return FlowMLP(shape, classes, hidden, augment, float(options.get("rotate", 0)))

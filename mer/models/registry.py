@@ -84,7 +84,7 @@ MODELS: dict[str, ModelInfo] = {
                 schedule="cosine",
             )
         },
-        options=("hidden", "augment"),
+        options=("hidden", "augment", "rotate"),
     ),
     "off-apexnet": ModelInfo(
         name="off-apexnet",
@@ -182,7 +182,7 @@ MODELS: dict[str, ModelInfo] = {
         parameters=lambda channels, height, width, classes: 677 * classes,
         module="merveil.mer.exact_loso",
         function="exact_ridge_predictions",
-        options=("lam", "register"),
+        options=("lam", "register", "mirror"),
     ),
     "ensemble": ModelInfo(
         name="ensemble",

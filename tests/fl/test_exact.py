@@ -12,6 +12,7 @@ from merveil.fl.clients import parse_clients, partition
 from merveil.fl.driver import Run
 from merveil.fl.evaluate import federated_predictions
 from merveil.fl.exact import ExactFederation
+from merveil.fl.exact_model import LoadedExact
 from merveil.fl.model import load_model
 from merveil.fl.options import resolve
 from merveil.mer.data.archive import Archive, save_archive
@@ -114,3 +115,9 @@ def test_a_run_is_written_reproduced_and_loaded(people: Archive, tmp_path: Path)
     assert np.array_equal(model.predict(people.x), unknown)
     with pytest.raises(InputError, match="shape"):
         model.predict(people.x[:, :14])
+    head = json.loads((out / "model.json").read_text())
+    assert head["settings"].pop("mirror") is True  # a run from before mirrors has no such setting
+    (out / "model.json").write_text(json.dumps(head))
+    older = load_model(out)
+    assert isinstance(older, LoadedExact) and older.exact.basis.mirror is False
+    assert not np.array_equal(older.predict(people.x, sites), wanted)

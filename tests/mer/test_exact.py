@@ -11,7 +11,16 @@ from merveil.mer import exact
 from merveil.mer.data.archive import Archive, make_archive
 from merveil.mer.data.splits import loso
 from merveil.mer.errors import InputError
-from merveil.mer.exact_features import CUT, FINE, Warp, block_means, find_warps, movement, normalised
+from merveil.mer.exact_features import (
+    CUT,
+    FINE,
+    Warp,
+    block_means,
+    find_warps,
+    mirrored,
+    movement,
+    normalised,
+)
 from merveil.mer.exact_loso import Clips, exact_ridge_predictions, fold_models
 from merveil.mer.loso import central_predictions
 
@@ -74,7 +83,7 @@ def test_block_means_match_scipy() -> None:
 def test_the_features_are_the_taylor_series_of_the_kernel() -> None:
     rng = np.random.default_rng(0)
     mean, axes = np.zeros(147), np.eye(147)
-    basis = exact.Basis(mean, np.ones(147), axes, np.array([5, 5, 5]))
+    basis = exact.Basis(mean, np.ones(147), axes, np.array([5, 5, 5]), mirror=False)
     block = np.zeros((2, 147), np.int64)
     block[:, :32] = rng.integers(-900, 900, (2, 32))
     phi = basis.features(block)
@@ -89,7 +98,7 @@ def test_the_solution_is_the_weighted_ridge(people: Archive) -> None:
     """Against sums in floating point, written down directly."""
     clips = Clips(people, exact.Settings(3, (28, 28)))
     block = block_means(clips.normal, clips.sites.tolist(), {})
-    basis = exact.basis_from(clips.second(np.arange(people.n), block))
+    basis = exact.basis_from(clips.second(np.arange(people.n), block), mirror=False)
     x = block / FINE
     assert basis.mean == pytest.approx(x.mean(0)) and basis.scale == pytest.approx(np.maximum(x.std(0), 0.05))
     phi, weight = basis.features(block), people.n / (3 * np.bincount(people.y))[people.y]
@@ -98,6 +107,39 @@ def test_the_solution_is_the_weighted_ridge(people: Archive) -> None:
     gram = (phi * weight[:, None]).T @ phi + 0.3 * np.eye(exact.WIDTH)
     wanted = np.linalg.solve(gram, (phi * weight[:, None]).T @ targets)
     assert np.abs(phi @ found - phi @ wanted).max() < 2e-3  # the grid's rounding
+
+
+def flipped(x: np.ndarray) -> np.ndarray:
+    """Float images [n,h,w,3] in a mirror: left and right change places, u its sign."""
+    return x[:, :, ::-1].astype(np.float32) * np.float32([1, 1, -1])
+
+
+def test_the_mirror_of_block_means_is_that_of_the_images() -> None:
+    x, warps = images(5), {"a": Warp(1.05, 0.9, -1.5)}
+    block = block_means(normalised(x), ["a"] * 5, warps)
+    assert np.abs(block_means(normalised(flipped(x)), ["a"] * 5, warps) - mirrored(block)).max() <= 1
+    assert np.array_equal(mirrored(mirrored(block)), block) and not np.array_equal(mirrored(block), block)
+
+
+def test_with_its_mirror_it_is_the_ridge_that_learned_from_both_sides(people: Archive) -> None:
+    """Against every clip standing twice in the sums, once mirrored; a score does not see the mirror."""
+    clips = Clips(people, exact.Settings(3, (28, 28)))
+    every = np.arange(people.n)
+    block = block_means(clips.normal, clips.sites.tolist(), {})
+    basis = exact.basis_from(clips.second(every, block), True)
+    solved = exact.coefficients(exact.gram_sums(basis.features(block), people.y, basis), basis, 0.3)
+    both, labels = np.concatenate([block, mirrored(block)]), np.tile(people.y, 2)
+    twice = exact.basis_from(exact.moment_sums(both, labels, 3), mirror=False)
+    assert basis.mean == pytest.approx(twice.mean, abs=1e-12)
+    assert basis.scale == pytest.approx(twice.scale, abs=1e-12)
+    phi, weight = twice.features(both), len(both) / (3 * np.bincount(labels))[labels]
+    gram = (phi * weight[:, None]).T @ phi + 0.6 * np.eye(exact.WIDTH)  # twice the clips, twice the ridge
+    wanted = np.linalg.solve(gram, (phi * weight[:, None]).T @ np.where(np.eye(3)[labels] > 0, 1, -0.5))
+    found = basis.features(block) @ solved
+    assert np.abs(found - phi[: people.n] @ wanted).max() < 2e-3  # the grid's rounding
+    assert np.abs(found - basis.features(mirrored(block)) @ solved).max() < 1e-12
+    one_way = exact.basis_from(clips.second(every, block), mirror=False)
+    assert np.abs(one_way.features(block) - one_way.features(mirrored(block))).max() > 0.01
 
 
 def test_sums_of_parts_are_the_sum(people: Archive) -> None:
@@ -125,7 +167,7 @@ def test_a_fold_is_training_without_its_people(people: Archive) -> None:
         every = np.arange(alone.n)
         warps = exact.warps_from(clips.first(every), clips.names, clips.settings)
         block = block_means(clips.normal, clips.sites.tolist(), warps)
-        basis = exact.basis_from(clips.second(every, block))
+        basis = exact.basis_from(clips.second(every, block), clips.settings.mirror)
         solved = exact.coefficients(exact.gram_sums(basis.features(block), alone.y, basis), basis, 0.3)
         assert dict(model.warps) == warps and np.array_equal(model.coefficients, solved)
 
@@ -179,7 +221,9 @@ def test_an_absent_class_gets_nothing(people: Archive) -> None:
     assert (found[loso(archive)[0].test][:, 2] == 0).all()
 
 
-@pytest.mark.parametrize("options", [{"lam": 0.0}, {"lam": float("nan")}, {"register": 1}, {"gamma": 1}])
+@pytest.mark.parametrize(
+    "options", [{"lam": 0.0}, {"lam": float("nan")}, {"register": 1}, {"mirror": "no"}, {"gamma": 1}]
+)
 def test_wrong_options_are_named(options: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         exact.Settings.make(3, (28, 28, 3), options)

@@ -142,3 +142,50 @@ def test_augmentation_moves_clips_by_known_matrices(images: np.ndarray) -> None:
     assert not torch.equal(scores(0, True), scores(1, True)) and torch.equal(
         scores(0, False), scores(1, False)
     )
+
+
+class Drawn:
+    """Coins that always give these values in [0, 1)."""
+
+    def __init__(self, value: list[float]) -> None:
+        self.value = value
+
+    def uniform(self, label: str, clips: int, features: int) -> np.ndarray:
+        return np.tile(np.float32(self.value[:features]), (1, clips, 1))
+
+
+def test_without_an_angle_turning_is_the_separable_move(images: np.ndarray) -> None:
+    from merveil.mer.models.flow_mlp import _moved, _turned
+
+    x = torch.from_numpy(build("flow-mlp", 3, 28, 28, 3).prepare(images))[None]
+    for draw in ([0.5] * 6, [0.9, 0.2, 0.1, 0.8, 0.7, 0.5], [0.1, 0.6, 0.99, 0.3, 0.0, 0.5]):
+        found = _turned(x, Drawn(draw), 30.0)  # type: ignore[arg-type]
+        assert torch.allclose(found, _moved(x, Drawn(draw)), atol=1e-4)  # type: ignore[arg-type]
+
+
+def test_turning_takes_the_vectors_along() -> None:
+    """A linear flow f(p) = A p turned by R is R A R^T p, exactly so under linear interpolation."""
+    from merveil.mer.models.flow_mlp import SIDE, _turned
+
+    degrees, matrix = 20.0, np.array([[0.3, -1.1], [0.7, 0.4]])
+    down, right = np.meshgrid(np.arange(SIDE) - 6.5, np.arange(SIDE) - 6.5, indexing="ij")
+    points = np.stack([right, down], -1)  # x to the right, y down
+
+    def field(a: np.ndarray) -> np.ndarray:
+        flow = points @ a.T
+        return np.stack([points @ [1.0, 2.0], flow[..., 1], flow[..., 0]], -1)  # strain, v, u
+
+    x = torch.from_numpy(field(matrix).astype(np.float32).reshape(1, 1, -1))
+    found = _turned(x, Drawn([0.5] * 5 + [1.0]), degrees).numpy().reshape(SIDE, SIDE, 3)  # type: ignore[arg-type]
+    angle = np.radians(degrees)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    wanted = field(turn @ matrix @ turn.T)
+    wanted[..., 0] = points @ (turn @ [1.0, 2.0])
+    inside = (np.hypot(right, down) < 6.5)[..., None]
+    assert np.abs((found - wanted) * inside).max() < 1e-4
+
+
+def test_turning_needs_augmentation_and_a_small_angle() -> None:
+    for options in ({"rotate": 6.0}, {"augment": True, "rotate": 50.0}, {"augment": True, "rotate": -1.0}):
+        with pytest.raises(InputError, match="rotate"):
+            build("flow-mlp", 3, 28, 28, 3, **options)
