@@ -1,12 +1,15 @@
 """Rounds over a real SuperLink with SuperNodes on loopback: unsecured, Flower's SecAgg+, and behind the mod.
 
     python benchmarks/flower_round.py [--nodes 5] [--rounds 3] [--features 30] [--arms clear,secure,flower]
+                                      [--preloaded]
 
 TLS and node authentication are on, telemetry and installation at run time are off, nothing leaves the
 machine. The app is a softmax regression in numpy as one would write it for Flower (benchmarks/flower_app);
 the secured one differs from it by the lines that this script prints. `seconds`: of a round as the server
 app sees it, with its evaluation unless --no-evaluate; median over rounds. `bytes`: what a node sends in
-answer to training messages, a round. Timings on a shared machine vary; compare the arms.
+answer to training messages, a round. Timings on a shared machine vary; compare the arms. --preloaded
+forks the nodes' programs off one process that has imported them (flower_forks.py): 50 nodes do not
+otherwise fit in 24 GB.
 """
 
 import argparse
@@ -190,8 +193,9 @@ class Engine:
     """A SuperLink and SuperNodes as processes of their own session, all ended by `close`, or by a watchdog
     should this process be killed."""
 
-    def __init__(self, root: Path, nodes: int, timeout: float) -> None:
+    def __init__(self, root: Path, nodes: int, timeout: float, preloaded: bool = False) -> None:
         self.root, self.nodes, self.timeout = root, nodes, timeout
+        self.shims = root / "bin" if preloaded else None
         self.homes = make_federation(root, nodes)
         self.port = free_port()
         new_certificate(root, ["127.0.0.1", "localhost"])
@@ -213,10 +217,28 @@ class Engine:
             f'root-certificates = "{root / CERTIFICATE}"\n'
         )
 
+    def program(self, name: str) -> Path:
+        """The engine's program of that name, or what has it forked."""
+        shim = self.shims / name if self.shims else None
+        return shim if shim and shim.exists() else BIN / name
+
+    def _open_forks(self) -> None:
+        """A process of its own from which nodes are forked, with the nodes' environment."""
+        assert self.shims is not None
+        address = self.root / "forks.sock"
+        self.environment["PATH"] = f"{self.shims}{os.pathsep}{self.environment['PATH']}"
+        script = Path(__file__).with_name("flower_forks.py")
+        server = self.start("forks", sys.executable, str(script), str(self.shims), str(address))
+        deadline = time.monotonic() + self.timeout
+        while not address.exists():
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the nodes' programs could not be loaded: {self.log('forks')}")
+            time.sleep(0.1)
+
     def start(self, name: str, *words: str) -> subprocess.Popen[bytes]:
         log = (self.root / f"{name}.log").open("wb")
         process = subprocess.Popen(
-            [str(BIN / words[0]), *words[1:]],
+            [str(self.program(words[0])), *words[1:]],
             env=self.environment,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -235,6 +257,8 @@ class Engine:
             "--enable-supernode-auth", "--disable-runtime-dependency-installation",
         )  # fmt: skip
         self._wait_for_port()
+        if self.shims:  # after the SuperLink, which starts its own programs as it always does
+            self._open_forks()
         with ThreadPoolExecutor(4) as pool:  # the command takes seconds to start, and little else
             keys = [str(node_key(home)) for home in self.homes]
             list(pool.map(lambda key: self.flwr("supernode", "register", key, "here"), keys))
@@ -300,9 +324,9 @@ class Engine:
 
 
 @contextlib.contextmanager
-def engine(nodes: int, timeout: float) -> Iterator[Engine]:
+def engine(nodes: int, timeout: float, preloaded: bool = False) -> Iterator[Engine]:
     with tempfile.TemporaryDirectory() as folder:
-        found = Engine(Path(folder), nodes, timeout)
+        found = Engine(Path(folder), nodes, timeout, preloaded)
         try:
             found.open()
             yield found
@@ -311,10 +335,17 @@ def engine(nodes: int, timeout: float) -> Iterator[Engine]:
 
 
 def measure(
-    nodes: int, rounds: int, features: int, arms: Sequence[str], timeout: float, evaluate: bool = True
+    nodes: int,
+    rounds: int,
+    features: int,
+    arms: Sequence[str],
+    timeout: float,
+    evaluate: bool = True,
+    preloaded: bool = False,
 ) -> dict[str, Any]:
     found: dict[str, Any] = {"nodes": nodes, "rounds": rounds, "values": 3 * features + 3, "arms": {}}
-    with engine(nodes, timeout) as running:
+    found["preloaded"] = preloaded
+    with engine(nodes, timeout, preloaded) as running:
         for arm in arms:
             diff = write_app(running.root / f"app{arm}", arm)
             settings = {"features": features, "evaluate": float(evaluate), "num-server-rounds": rounds}
@@ -340,11 +371,18 @@ def main() -> int:
     parser.add_argument("--features", type=int, default=30)
     parser.add_argument("--no-evaluate", action="store_true", help="train only: five exchanges a round")
     parser.add_argument("--arms", default="clear,secure")
+    parser.add_argument("--preloaded", action="store_true", help="fork the nodes off one loaded process")
     parser.add_argument("--timeout", type=float, default=300.0)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     found = measure(
-        args.nodes, args.rounds, args.features, args.arms.split(","), args.timeout, not args.no_evaluate
+        args.nodes,
+        args.rounds,
+        args.features,
+        args.arms.split(","),
+        args.timeout,
+        not args.no_evaluate,
+        args.preloaded,
     )
     if args.json:
         print(json.dumps(found))
