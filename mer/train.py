@@ -101,6 +101,8 @@ def train_stack(
         raise InputError("prox_mu needs the anchor that the models are held near")
     if ema and average is None:
         raise InputError("ema needs the average that it updates")
+    if sam and net.members > 1:
+        raise InputError("sam takes a step of one length for all members together: use it without members")
     values = torch.from_numpy(np.array(params, np.float32))
     own = values[:, : net.trainable]
     state = state or OptimiserState.fresh(optimiser, len(params), net.trainable)
@@ -152,16 +154,12 @@ def averaged(average: Floats, ema: float, steps: NDArray[np.int64]) -> Floats:
 def with_prior(net: StackedNet, params: Floats, shares: NDArray[np.floating], tau: float) -> Floats:
     """params [M,size] with tau * log(shares [M,K]) added to the biases of the classes; 0 for an absent class.
 
-    Every network's layout ends with those biases, so adding tau * log(prior) to the training scores is
-    training from shifted biases; shift back (-tau) before predicting. Decoupled decay of the shift is the one
-    difference from adding a constant to the scores.
+    Adding tau * log(prior) to the training scores is training from shifted biases; shift back (-tau) before
+    predicting. Decoupled decay of the shift is the one difference from adding a constant to the scores.
     """
-    name, shape = net.layout[-1]
-    if shape != (net.classes,):
-        raise InputError(f"{net.name}: the last tensor, {name}, is not one bias a class")
     log = np.log(np.where(shares > 0, shares, 1.0))
     out = np.array(params)
-    out[:, net.trainable - net.classes : net.trainable] += (tau * log).astype(params.dtype)
+    out[:, net.class_biases()] += np.tile(tau * log, net.members).astype(params.dtype)
     return out
 
 

@@ -31,8 +31,14 @@ class ModelInfo:
         if self.kind != "network":
             what = "made of two models" if self.kind == "ensemble" else "solved in closed form"
             raise InputError(f"{self.name} is {what}; it is not a network to build")
-        net: StackedNet = getattr(import_module(self.module), self.function)(shape, classes, options)
-        return net
+        own = dict(options)
+        members = int(own.pop("members", 1)) if "members" in self.options else 1
+        net: StackedNet = getattr(import_module(self.module), self.function)(shape, classes, own)
+        if members == 1:
+            return net
+        from merveil.mer.models.members import Members
+
+        return Members(net, members)
 
 
 def _ststnet_size(channels: int, height: int, width: int, classes: int) -> int:
@@ -84,7 +90,7 @@ MODELS: dict[str, ModelInfo] = {
                 schedule="cosine",
             )
         },
-        options=("hidden", "augment", "rotate"),
+        options=("hidden", "augment", "rotate", "members"),
     ),
     "off-apexnet": ModelInfo(
         name="off-apexnet",

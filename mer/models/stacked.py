@@ -41,6 +41,7 @@ class StackedNet(ABC):
     """
 
     name: str
+    members: int = 1  # networks whose scores are averaged (merveil.mer.models.members)
 
     def __init__(
         self, shape: tuple[int, int, int], classes: int, layout: Layout, buffers: Layout = ()
@@ -117,6 +118,16 @@ class StackedNet(ABC):
         """Class probabilities [M,n,K] of every model on every clip of x [n,...]."""
         with torch.no_grad():
             return torch.softmax(self.logits(params, x, train=False), -1)
+
+    def class_biases(self) -> NDArray[np.int64]:
+        """Positions in a model's vector of the biases of the classes, int64 [members * K].
+
+        They end every network's layout. Raises InputError where they do not.
+        """
+        name, shape = self.layout[-1]
+        if shape != (self.classes,):
+            raise InputError(f"{self.name}: the last tensor, {name}, is not one bias a class")
+        return np.arange(self.trainable - self.classes, self.trainable)
 
     def views(self, params: torch.Tensor) -> dict[str, torch.Tensor]:
         """name -> [M, *shape], views into params [M, >= trainable]."""
