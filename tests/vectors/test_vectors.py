@@ -1,4 +1,4 @@
-"""The files are what generate.py makes, every vector holds, and recorded rounds play again."""
+"""In every folder the files are what its script makes, every vector holds, and recorded rounds play again."""
 
 import importlib.util
 import json
@@ -16,41 +16,55 @@ from merveil.protocols.session import Phase
 HERE = Path(__file__).parent
 
 
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("merveil_vectors", HERE / "generate.py")
+def load(script: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"merveil_vectors_{script.stem}", script)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-GENERATE = load()
-FILES = sorted(p.name for p in HERE.glob("*.json"))
+SCRIPTS = sorted(HERE.rglob("generate*.py"))
+MADE_BY = {script.parent: load(script) for script in SCRIPTS}  # one a folder
+GENERATE = MADE_BY[HERE]
 VECTORS = [
-    pytest.param(v, id=f"{name}: {v['name']}")
-    for name in FILES
-    for v in json.loads((HERE / name).read_text()).get("vectors", [])
+    pytest.param(folder, v, id=f"{path.relative_to(HERE)}: {v['name']}")
+    for folder in MADE_BY
+    for path in sorted(folder.glob("*.json"))
+    for v in json.loads(path.read_text()).get("vectors", [])
 ]
 
 
-def test_the_files_are_rebuilt_byte_for_byte() -> None:
-    made = GENERATE.files()
-    assert sorted(made) == FILES
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_the_files_are_rebuilt_byte_for_byte(script: Path) -> None:
+    """Recorded rounds too, but for the answers of ckks, whose noise is made of floats."""
+    made = MADE_BY[script.parent].files()
+    assert sorted(made) == sorted(p.name for p in script.parent.glob("*.json"))
     for name, text in made.items():
-        assert (HERE / name).read_bytes() == text.encode(), f"{name} differs: run tests/vectors/generate.py"
+        same = (script.parent / name).read_bytes() == text.encode()
+        assert same, f"{name} differs: run {script.relative_to(HERE)}"
 
 
-@pytest.mark.parametrize("v", VECTORS)
-def test_each_vector_holds(v: dict[str, Any]) -> None:
-    found = GENERATE.run(v["operation"], v["in"])
+def test_every_folder_with_vectors_has_a_script() -> None:
+    assert {p.parent for p in HERE.rglob("*.json")} == set(MADE_BY)
+
+
+@pytest.mark.parametrize(("folder", "v"), VECTORS)
+def test_each_vector_holds(folder: Path, v: dict[str, Any]) -> None:
+    found = MADE_BY[folder].run(v["operation"], v["in"])
     assert found == {k: v[k] for k in ("out", "error", "code") if k in v}
 
 
-def test_bad_vectors_are_named_by_their_fault_and_good_ones_succeed() -> None:
-    for p in VECTORS:
-        v = p.values[0]
-        bad = "error" in v or v["out"] == {"valid": False}
-        assert bad is ("_" in v["name"]), v["name"]
+@pytest.mark.parametrize(("folder", "v"), VECTORS)
+def test_bad_vectors_are_named_by_their_fault_and_good_ones_succeed(folder: Path, v: dict[str, Any]) -> None:
+    bad = "error" in v or v["out"] == {"valid": False}
+    assert bad is ("_" in v["name"]), v["name"]
+
+
+@pytest.mark.parametrize("folder", sorted({p.values[0] for p in VECTORS}), ids=lambda folder: folder.name)
+def test_every_operation_has_a_vector(folder: Path) -> None:
+    tried = {v["operation"] for where, v in (p.values for p in VECTORS) if where == folder}
+    assert tried == set(MADE_BY[folder].OPERATIONS)
 
 
 @pytest.mark.parametrize("scheme", [name for name in names() if name not in GENERATE.APART])
