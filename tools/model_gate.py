@@ -27,7 +27,7 @@ from merveil.mer.atomic import write_text
 
 # name, options, strategy, most rounds: as far as a machine of two cores goes.
 TRAININGS: tuple[tuple[str, dict[str, Any], str, int], ...] = (
-    ("flow-mlp", {}, "fedadamw", 300),
+    ("flow-mlp", {}, "fedadamw", 150),
     ("flow-mlp", {}, "fedavg", 60),
     ("ststnet", {}, "fedadamw", 60),
     ("ststnet", {}, "fedavg", 30),

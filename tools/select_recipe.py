@@ -40,7 +40,9 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--nested", action="store_true")
     args = parser.parse_args()
-    options: dict[str, object] = dict(word.split("=", 1) for word in args.set)
+    options: dict[str, object] = {}
+    for name, value in (word.split("=", 1) for word in args.set):
+        options[name] = {"true": True, "false": False}.get(value, value)
     try:
         archive = load_archive(args.data)
         recipes = candidates(

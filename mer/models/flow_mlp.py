@@ -3,7 +3,8 @@
 588 inputs, 64 units with LayerNorm, 38 thousand parameters. A clip is normalised by itself: each channel
 minus its median (the published byte maps put zero flow anywhere), divided by its root mean square, cut at 4.
 Mirroring left and right negates u, the last of [strain, v, u]; it is a coin of each clip and step in
-training, and the average of both sides at test.
+training, and the average of both sides at test. In training each clip is also shifted, stretched and made
+stronger or weaker anew at each step, unless augment is false.
 """
 
 import math
@@ -38,7 +39,7 @@ class FlowMLP(StackedNet):
         shape: tuple[int, int, int],
         classes: int,
         hidden: int = 64,
-        augment: bool = False,
+        augment: bool = True,
         rotate: float = 0.0,
     ) -> None:
         if shape[2] != 3 or min(shape[:2]) < SIDE:
@@ -160,5 +161,7 @@ def _dropped(x: torch.Tensor, coins: Coins, label: str, rate: float) -> torch.Te
 def make(shape: tuple[int, int, int], classes: int, options: dict[str, Any]) -> FlowMLP:
     """Registry hook."""
     no_more("flow-mlp", options, ("hidden", "augment", "rotate"))
-    hidden, augment = int(options.get("hidden", 64)), bool(options.get("augment", False))
+    hidden, augment = int(options.get("hidden", 64)), options.get("augment", True)
+    if not isinstance(augment, bool):
+        raise InputError(f"flow-mlp: augment is true or false, not {augment!r}")
     return FlowMLP(shape, classes, hidden, augment, float(options.get("rotate", 0)))

@@ -1,6 +1,6 @@
 """Several networks of one architecture that count as one model: their scores are averaged.
 
-A member trains as it would alone, from coins of its own; what a single seed gets wrong by chance averages out.
+A member trains as it would alone, from coins of its own; what one seed gets wrong by chance averages out.
 The vector of the model is its members' one after the other, so a federation trains it with the same sums over
 a longer vector, and a step of the server acts on each coordinate alone.
 """
