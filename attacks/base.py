@@ -109,6 +109,8 @@ class Public:
     challenge_y: NDArray[np.int64] | None = None
     aggregate: Floats | None = None
     options: Mapping[str, Any] = field(default_factory=dict)  # of the network
+    sites: tuple[str, ...] = ()  # of exact-ridge, in the order of its first sum
+    challenge_site: NDArray[Any] | None = None  # site of each challenge record
     references: Any = None  # attacks.training.References: models that the attacker trained himself
 
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from merveil.mer.exact import STEPS, UPPER_GRAM, WIDTH, Basis
+from merveil.attacks.base import Public
+from merveil.mer.exact import STEPS, UPPER_GRAM, WIDTH, Basis, Settings, basis_from, warps_from
+from merveil.mer.exact_features import block_means, normalised
 
 Floats = NDArray[np.float64]
 Whole = NDArray[np.int64]
@@ -23,15 +25,17 @@ INSIDE = 1.0  # squared grid steps of a row outside the span that still count as
 
 @dataclass(frozen=True, eq=False)
 class Span:
-    """Row space of the third sum. axes: float64 [677, rank], orthonormal; size: eigenvalues [rank]."""
+    """Row space of the third sum. axes: float64 [677, rank], orthonormal; size: eigenvalues [rank]; width:
+    columns in which any clip has something (with `mirror`, those whose sign a mirror changes are empty)."""
 
     axes: Floats
     size: Floats
+    width: int
 
     @property
     def full(self) -> bool:
         """Whether every row lies inside, so that the test says nothing."""
-        return self.axes.shape[1] == WIDTH
+        return self.axes.shape[1] >= self.width
 
     def outside(self, rows: Floats) -> Floats:
         """Squared length of what lies outside, in squared grid steps: rows [m, 677] -> [m]."""
@@ -44,7 +48,19 @@ def span_of(third: Whole) -> Span:
     gram[UPPER_GRAM] = third[: len(UPPER_GRAM[0])]
     values, axes = np.linalg.eigh(gram + np.triu(gram, 1).T)
     keep = values > max(NULL, values[-1] * WIDTH * np.finfo(float).eps)
-    return Span(axes[:, keep], values[keep])
+    return Span(axes[:, keep], values[keep], int(np.count_nonzero(np.diagonal(gram))))
+
+
+def candidates(first: Whole, second: Whole, public: Public) -> tuple[Whole, Basis]:
+    """Block means [m, 147] of the challenge records, as a member would take them after the first two sums,
+    and the basis that these say. ValueError without challenge records."""
+    if public.challenge_x is None or public.challenge_site is None:
+        raise ValueError("a membership attack needs challenge records with their sites")
+    settings = Settings(len(public.classes), (public.shape[0], public.shape[1]))
+    warps = warps_from(first, public.sites, settings)
+    clips = normalised(public.challenge_x)
+    basis = basis_from(second, settings.mirror)
+    return block_means(clips, public.challenge_site.tolist(), warps), basis
 
 
 def candidate_rows(block: Whole, label: int, basis: Basis) -> Floats:

@@ -14,6 +14,7 @@ from merveil.attacks.base import Attack, Finding
 from merveil.attacks.games import Game, games
 from merveil.attacks.protocol import FULL, Build, Field, sound
 from merveil.attacks.scenario import Setting, Task, largest_cohort, record
+from merveil.attacks.sums import record_sums
 from merveil.attacks.training import Course, courses
 from merveil.attacks.wire import Wire
 from merveil.mer.errors import InputError
@@ -53,6 +54,11 @@ SETTINGS: dict[str, Setting] = {
         bits=24,
         people=40,
     ),
+    # The sums of exact-ridge. The third has 231,534 numbers a client: few rounds, seconds under ckks.
+    "gram-sum": Setting(clips=2, cohort=5, rounds=12, sums=3),
+    "gram": Setting(clips=2, cohort=12, rounds=6, sums=3),
+    "moments-sum": Setting(clips=2, cohort=5, rounds=24, sums=2),
+    "moments": Setting(clips=2, cohort=20, rounds=10, sums=2),
 }
 COURSE = Course()
 LONG_COURSE = Course(references=128, targets=6)  # the long form
@@ -119,7 +125,8 @@ def try_attack(
     if attack.setting == "course":
         return try_on_courses(attack, task, scheme, seed)
     chosen = fitted(setting or SETTINGS[attack.setting], task)
-    cases = record(task, scheme, chosen, attack.adversary, seed)
+    recorder = record_sums if chosen.sums else record
+    cases = recorder(task, scheme, chosen, attack.adversary, seed)
     guesses, finding = run(attack, cases, seed)
     return Trial(attack, scheme, finding, guesses, cases)
 

@@ -35,6 +35,8 @@ class Setting:
     crafted: the server sends a start model of its own making, "bins" or "trap" (`attacks.probe.crafted`).
     model, options, clip, bits, lr: instead of the task's, where an attack is about one kind of network.
     people: drawn people (`attacks.population`) take the place of an archive that has fewer.
+    sums: clients send the first 2 or all 3 sums of `exact-ridge` in place of a network's update
+    (`attacks.sums`); steps, model and what belongs to it then mean nothing.
     """
 
     clips: int
@@ -51,6 +53,7 @@ class Setting:
     lr: float = 0.0
     people: int = 0
     crafted: str = ""
+    sums: int = 0
 
     def on(self, task: "Task") -> "Task":
         """The task with what this setting fixes."""
@@ -140,16 +143,21 @@ def _able(archive: "Archive", inside: NDArray[np.bool_], clips: int) -> NDArray[
 def record(task: Task, scheme: str, setting: Setting, adversary: Adversary, seed: int) -> list[Case]:
     """Record the setting's rounds under a scheme; InputError where the archive is too small for it."""
     task = setting.on(task)
-    room = largest_cohort(task.archive, setting.clips, setting.by_person)
-    if setting.cohort > room:
-        raise InputError(
-            f"{setting.cohort} clients of {setting.clips} clips: this archive has room for {room} of them"
-        )
+    check_room(task.archive, setting)
     outside = outside_persons(task.archive)
     return [_round(task, scheme, setting, adversary, outside, seed, r) for r in range(setting.rounds)]
 
 
-def _deal(
+def check_room(archive: "Archive", setting: Setting) -> None:
+    """InputError where the archive has no room for the setting's clients."""
+    room = largest_cohort(archive, setting.clips, setting.by_person)
+    if setting.cohort > room:
+        raise InputError(
+            f"{setting.cohort} clients of {setting.clips} clips: this archive has room for {room} of them"
+        )
+
+
+def deal(
     archive: "Archive", setting: Setting, outside: NDArray[np.bool_], rng: np.random.Generator
 ) -> tuple[dict[int, Index], Index, Index]:
     """Who holds which rows, the challenge rows, and the client that each of these belongs to (0: none)."""
@@ -176,7 +184,7 @@ def _round(
 ) -> Case:
     """Draw who holds what, train one step, aggregate for real, and cut the view."""
     rng = np.random.default_rng([seed, number])
-    held, challenge, owners = _deal(task.archive, setting, outside, rng)
+    held, challenge, owners = deal(task.archive, setting, outside, rng)
     pooled = range(1, setting.colluders + 1)
     asked = ~np.isin(owners, pooled)
     public = _public(task, scheme, setting, outside, challenge[asked], seed, number)

@@ -91,6 +91,20 @@ CLAIMS: dict[str, Claim] = {
             "secure",
         ),
         Claim(
+            "C-35",
+            "Beyond the three sums of exact-ridge, the frames of a secure scheme tell a curious server "
+            "neither which clips a client holds nor how many of each class.",
+            ("A25-gram-upload", "A26-moments-upload"),
+            "secure",
+        ),
+        Claim(
+            "N-60",
+            "The sums of exact-ridge leak, whatever the scheme: the second counts the clips of each class, "
+            "the third tells without error which known clips took part while it holds fewer than columns.",
+            ("A25-gram", "A26-moments"),
+            "all",
+        ),
+        Claim(
             "N-31",
             "A small cohort's sum gives clips back: their movement is rebuilt, their membership is certain "
             "where a hidden layer is fully connected, and behind a ReLU layer a batch falls apart exactly.",
@@ -152,7 +166,9 @@ CLAIMS: dict[str, Claim] = {
                 "A24-batch",
                 "A25",
                 "A25-unmix",
+                "A25-gram-upload",
                 "A26",
+                "A26-moments-upload",
                 "A28-link",
             ),
             "insecure",

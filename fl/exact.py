@@ -23,6 +23,7 @@ from merveil.fl.options import TrainOptions
 from merveil.mer.errors import InputError
 from merveil.mer.exact import (
     MOST_CLIPS,
+    Basis,
     ExactModel,
     Settings,
     basis_from,
@@ -31,9 +32,10 @@ from merveil.mer.exact import (
     gram_sums,
     warps_from,
 )
-from merveil.mer.exact_features import Whole, block_means
+from merveil.mer.exact_features import Warp, Whole, block_means
 from merveil.mer.exact_loso import Clips
 from merveil.protocols.registry import get as get_scheme
+from merveil.protocols.transcript import Transcript
 
 if TYPE_CHECKING:
     from merveil.mer.data.archive import Archive
@@ -80,18 +82,39 @@ class ExactFederation:
         """Three sums over the run's clients. Aborted: a sum had too few survivors. LocalError: the scheme."""
         check_cohort(self.options.scheme, self.options.clients, len(run.clients), run.label)
         adder = _Adder(self.options, run)
-        rows = [client.index for client in run.clients]
-        clips = self.clips
-        first = adder.add("movement", [clips.first(r) for r in rows], bounds(MOST_CLIPS)[0])
-        warps = warps_from(first, clips.names, self.settings)
-        total = int(first.reshape(len(clips.names), -1)[:, -1].sum())
-        block = self._block(warps)
-        second = adder.add("moments", [clips.second(r, block) for r in rows], bounds(total)[1])
-        basis = basis_from(second, self.settings.mirror)
-        vectors = (gram_sums(basis.features(block[r]), clips.y[r], basis) for r in rows)
-        third = adder.add("gram", list(vectors), bounds(total)[2])
+        warps, total, block = self._registered(adder)
+        basis = self._moments(adder, total, block)
+        third = self._gram(adder, total, block, basis)
         solved = coefficients(third, basis, self.settings.lam)
         return Trained(ExactModel(self.settings, warps, basis, solved), tuple(adder.done))
+
+    def recorded(self, run: Run, sums: int = len(SUMS)) -> tuple[Transcript, ...]:
+        """The frames of a run's first `sums` sums, for the attacks; the sums are those of `train`."""
+        check_cohort(self.options.scheme, self.options.clients, len(run.clients), run.label)
+        adder = _Adder(self.options, run, record=True)
+        _, total, block = self._registered(adder)
+        if sums > 1:
+            basis = self._moments(adder, total, block)
+            if sums > 2:
+                self._gram(adder, total, block, basis)
+        return tuple(adder.transcripts)
+
+    def _registered(self, adder: "_Adder") -> tuple[Mapping[str, Warp], int, Whole]:
+        """The first sum: registration, clips in all, and every clip's block means under it."""
+        clips = self.clips
+        first = adder.add("movement", [clips.first(r) for r in adder.rows], bounds(MOST_CLIPS)[0])
+        warps = warps_from(first, clips.names, self.settings)
+        total = int(first.reshape(len(clips.names), -1)[:, -1].sum())
+        return warps, total, self._block(warps)
+
+    def _moments(self, adder: "_Adder", total: int, block: Whole) -> Basis:
+        vectors = [self.clips.second(r, block) for r in adder.rows]
+        return basis_from(adder.add("moments", vectors, bounds(total)[1]), self.settings.mirror)
+
+    def _gram(self, adder: "_Adder", total: int, block: Whole, basis: Basis) -> Whole:
+        y = self.clips.y
+        vectors = [gram_sums(basis.features(block[r]), y[r], basis) for r in adder.rows]
+        return adder.add("gram", vectors, bounds(total)[2])
 
     def _block(self, warps: Mapping[str, Any]) -> Whole:
         key = tuple(sorted(warps.items(), key=lambda pair: pair[0]))
@@ -103,9 +126,11 @@ class ExactFederation:
 class _Adder:
     """Sums of whole numbers over one run's clients; who misses a sum is silent in the ones that follow."""
 
-    def __init__(self, options: TrainOptions, run: Run) -> None:
+    def __init__(self, options: TrainOptions, run: Run, record: bool = False) -> None:
         self.options, self.run = options, run
-        self.aggregator = SecureAggregator(options.scheme)
+        self.rows = [client.index for client in run.clients]
+        self.aggregator = SecureAggregator(options.scheme, record=record)
+        self.transcripts: list[Transcript] = []
         self.scheme = get_scheme(options.scheme)
         self.done: list[Sum] = []
         self._seen = hashlib.sha256(b"merveil/fl/1/exact")
@@ -121,6 +146,8 @@ class _Adder:
         self._seen.update(name.encode())
         found = self.aggregator.total(vectors, params, drop=self._silent, model_hash=self._seen.digest())
         self._seen.update(found.codes.tobytes())
+        if found.transcript is not None:
+            self.transcripts.append(found.transcript)
         self._silent |= {i: self._first for i in range(clients) if i not in found.survivors}
         self.done.append(Sum(name, size, bits, clients, len(found.survivors), sum(found.uplink_bytes)))
         return found.codes

@@ -7,7 +7,7 @@ from typing import Any
 from merveil.cli import AUDIT_LOST, OK, print_json, say
 from merveil.mer.errors import InputError
 
-CURVES = ("A25-sum", "A25-span")
+CURVES = ("A25-sum", "A25-span", "A25-gram")
 HELP = "one attack and its control against a scheme's real frames"
 
 

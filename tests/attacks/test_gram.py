@@ -19,7 +19,7 @@ def drawn():
 
 
 def sums(clips, block, rows):
-    basis = basis_from(clips.second(rows, block))
+    basis = basis_from(clips.second(rows, block), clips.settings.mirror)
     return basis, gram_sums(basis.features(block[rows]), clips.y[rows], basis)
 
 
