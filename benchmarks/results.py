@@ -96,8 +96,14 @@ def rows() -> list[Row]:
     exact = [Row("kernel-ridge", seeds=one), Row("exact-ridge", seeds=one)]
     exact += every_scheme("exact-ridge")
     exact.append(Row("exact-ridge", (), "federated", "site", "plain", seeds=one))
-    exact.append(Row("exact-ridge", ("register=false",), seeds=one))
-    small = [Row("flow-mlp"), Row("ensemble"), Row("ststnet"), Row("compact-transformer")]
+    exact += [Row("exact-ridge", (f"{switch}=false",), seeds=one) for switch in ("register", "mirror")]
+    small = [
+        Row("flow-mlp"),
+        Row("flow-mlp", ("augment=false", "epochs=300")),
+        Row("ensemble"),
+        Row("ststnet"),
+        Row("compact-transformer"),
+    ]
     small += [Row("ststnet", ("norm=batch",), recipe="batch-norm"), Row("off-apexnet", ("head=gap",))]
     small += every_scheme("ststnet", "kfold:5", 20) + every_scheme("flow-mlp", "kfold:5", 5)
     small += federated("ststnet") + federated("flow-mlp") + federated("compact-transformer")

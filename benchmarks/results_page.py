@@ -209,9 +209,15 @@ def differences(lines: list[dict[str, Any]], archive: Any) -> str:
 ABLATION = (
     # the first minus the second, and what differs
     (("exact-ridge", ()), ("exact-ridge", ("register=false",)), "registration of sites"),
+    (("exact-ridge", ()), ("exact-ridge", ("mirror=false",)), "the mirror image of every clip"),
     (("exact-ridge", ()), ("kernel-ridge", ()), "features from sums in place of an RBF kernel on pixels"),
     (("ensemble", ()), ("exact-ridge", ()), "the network beside the ridge"),
     (("ensemble", ()), ("flow-mlp", ()), "the ridge beside the network"),
+    (
+        ("flow-mlp", ()),
+        ("flow-mlp", ("augment=false", "epochs=300")),
+        "moved and scaled clips, half the steps",
+    ),
     (("flow-mlp", ()), ("kernel-ridge", ()), "the network, and the floor"),
     (("flow-mlp", ()), ("ststnet", ()), "the perceptron, and the best published network"),
     (("ststnet", ()), ("ststnet", ("norm=batch",)), "GroupNorm in place of BatchNorm"),
