@@ -1,12 +1,15 @@
 """members: each trains as alone, their scores are averaged, in every way of training."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from merveil.cli import main
 from merveil.fl.evaluate import federated_predictions
+from merveil.fl.model import LoadedModel, load_model
 from merveil.fl.update import Layout
 from merveil.mer.coins import Coins
 from merveil.mer.data.archive import Archive
@@ -108,3 +111,18 @@ def test_misuse_is_named(three: StackedNet, images: np.ndarray) -> None:
         )  # fmt: skip
     with pytest.raises(InputError, match="no option"):
         build("ststnet", 3, 28, 28, 3, members=2)
+
+
+def test_a_run_of_members_is_written_and_loaded(toy_archive: Archive, toy_file: Path, tmp_path: Path) -> None:
+    config, out = tmp_path / "c.toml", tmp_path / "run"
+    config.write_text('model = "flow-mlp"\nrounds = 3\n[model_options]\nmembers = 2\nrotate = 6.0\n')
+    assert main(["train", "--data", str(toy_file), "--config", str(config), "--out", str(out), "-q"]) == 0
+    model = load_model(out)
+    assert isinstance(model, LoadedModel) and model.net.members == 2 and len(model.params) == 2 * 38_019
+    wanted = model.net.predict(
+        torch.from_numpy(model.params)[None], torch.from_numpy(model.net.prepare(toy_archive.x))
+    )
+    assert np.allclose(model.predict(toy_archive.x), wanted[0].numpy(), atol=1e-6)
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    assert main(["export", "--run", str(out), "--format", "onnx", "--out", str(tmp_path / "m.onnx")]) == 0
