@@ -305,7 +305,8 @@ of a probability after 20 rounds, no label changed; since mended); plain and the
 
 ABLATION_HEAD = """These are differences of LOSO scores, shown and not chosen by; recipes were chosen by inner
 validation on training people, with the number of configurations in `mer/models/registry.py` and in
-[Recognisers](models.md#what-did-not-help). An interval that holds 0 says that the difference may be luck."""
+[Recognisers](models.md#what-helped-and-what-did-not). An interval that holds 0 says that the
+difference may be luck."""
 
 TAIL = """## Read this before quoting
 
@@ -318,5 +319,6 @@ recipes, and how many configurations were looked at for each, are in
 `mer/models/registry.py`. The published rows train and test on three datasets, so their *full* column is not
 comparable with ours; their SMIC and CASME II columns are nearest, with a larger training pool than here.
 Registration assumes that the site of a new person is known; `--set register=false` does without, and
-nested validation afterwards [does not bear it out](models.md#exact-ridge-three-sums-instead-of-rounds): the
-figure of that whole choice is UF1 .793, SMIC .703, trained on four fifths of the people."""
+nested validation afterwards [does not bear it out](models.md#exact-ridge-three-sums-instead-of-rounds). The
+mirror of `exact-ridge`, and `augment` and the steps of `flow-mlp`, were chosen by nested validation on
+training people, with everything else as it stood, before a LOSO score with them was seen."""
