@@ -1,10 +1,11 @@
 """What the three sums of `exact-ridge` tell: class counts, who took part, and a lone clip, for any scheme.
 
 The third sum is C'C, where row i of C is clip i's weighted features in whole grid steps. Below 677 clips
-(about 355 where clips count with their mirror images, since their features are symmetric then) its row space is
-the span of these rows, and the sums before it let anybody compute the row of a candidate clip to the last digit. A clip that took part lies in the span; another one does not, as rounding alone puts it out.
-No scheme hides this: it is in the sum. Source: the span test of Petrov et al., NeurIPS 2024 (DAGER), on a
-Gram matrix in place of gradients.
+(about 355 where clips count with their mirror images, which leaves fewer independent features) its row space
+is the span of these rows, and the sums before it let anybody compute the row of a candidate clip to the last
+digit. A clip that took part lies in the span; another one does not, as rounding alone puts it out. No scheme
+hides this: it is in the sum. Source: the span test of Petrov et al., NeurIPS 2024 (DAGER), on a Gram matrix
+in place of gradients.
 """
 
 from dataclasses import dataclass
