@@ -1,30 +1,90 @@
-"""What own clips add for a returning person: `python benchmarks/personal.py --data F.npz`.
+"""What own clips add for a returning person: `python benchmarks/personal.py --data F.npz [--k 1,2,4,8]`.
 
-Prints UF1 of `exact-ridge` on the same clips before and after, with the paired interval over people
-(`merveil.mer.personal`). It is no LOSO score, and stands in no table of them.
+Prints UF1 of `exact-ridge`, or of `--model` (a network, trained centrally by its default recipe), on the
+same clips without and with K own ones, with the paired interval over people (`merveil.mer.personal`). It is
+no LOSO score, and stands in no table of them. `--choose` compares values of lam on training people only: for
+each of five outer groups of people four inner folds of the others say which is best, and the group is scored
+with it.
 """
 
 import argparse
+from collections.abc import Sequence
 
 import numpy as np
 
-from merveil.mer.data.archive import load_archive
-from merveil.mer.data.splits import parse_protocol
-from merveil.mer.metrics import confusion, mean_difference, uf1
-from merveil.mer.personal import personalised
+from merveil.mer.data.archive import Archive, load_archive
+from merveil.mer.data.splits import Fold, kfold, parse_protocol
+from merveil.mer.loso import central_predictions
+from merveil.mer.metrics import confusion, uf1
+from merveil.mer.personal import Personal, personalised, summary
+from merveil.mer.personal_head import LAM, personalised_network
+
+LAMS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+OUTER, INNER = 5, 4
+
+
+def found(
+    archive: Archive, folds: Sequence[Fold], k: int, model: str, seed: int, lams: Sequence[float]
+) -> list[Personal]:
+    """One Personal a value of lam, of models trained once."""
+    run = central_predictions(archive, folds, model=model, seed=seed, keep_models=True)
+    if run.models is None:
+        raise SystemExit(f"{model} is not a network")
+    return [personalised_network(archive, folds, *run.models, k, lam=lam) for lam in lams]
+
+
+def score(archive: Archive, one: Personal) -> float:
+    """Pooled UF1 with own clips."""
+    return float(uf1(confusion(archive.y[one.rows], one.after.argmax(1), len(archive.classes))))
+
+
+def choose(archive: Archive, k: int, model: str, seed: int) -> None:
+    """Print the mean inner UF1 of each lam, the choices, and the outer groups' score with these choices."""
+    inner, parts, chosen = [], [], []
+    for outer in kfold(archive, OUTER, seed):
+        others = archive.select(outer.train)
+        tried = found(others, kfold(others, INNER, seed), k, model, seed, LAMS)
+        inner.append([score(others, one) for one in tried])
+        chosen.append(LAMS[int(np.argmax(inner[-1]))])
+        parts += found(archive, [outer], k, model, seed, [chosen[-1]])
+    print("mean inner UF1: " + ", ".join(f"{lam} {v:.3f}" for lam, v in zip(LAMS, np.mean(inner, 0))))
+    joined = [
+        np.concatenate([getattr(p, name) for p in parts]) for name in ("rows", "seen", "before", "after")
+    ]
+    few = {name: clips for p in parts for name, clips in p.left_out.items()}
+    print(f"chosen {chosen}; outer groups: {spoken(archive, Personal(*joined, few))}", flush=True)
+
+
+def spoken(archive: Archive, one: Personal) -> str:
+    """The figures on one line."""
+    figures = summary(archive, one)
+    gain = figures["difference"]["uf1"]
+    return (
+        f"k {figures['k']}: {figures['clips']} clips of {figures['people']} people, UF1 "
+        f"{figures['before']['uf1']:.3f} without, {figures['after']['uf1']:.3f} with: {gain['value']:+.3f} "
+        f"({gain['ci95'][0]:+.3f} to {gain['ci95'][1]:+.3f})"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", required=True)
-    archive = load_archive(parser.parse_args().data)
-    found = personalised(archive, parse_protocol("loso").folds(archive, 0))
-    truth, person, k = archive.y[found.rows], archive.person[found.rows], len(archive.classes)
-    guess = [p.argmax(1) for p in (found.before, found.after)]
-    scores = [uf1(confusion(truth, g, k)) for g in guess]
-    gain, (low, high) = mean_difference(truth, [guess[0]], [guess[1]], person, k)
-    print(f"{len(truth)} clips of {len(np.unique(person))} people")
-    print(f"UF1 {scores[0]:.3f} before, {scores[1]:.3f} after: {gain:+.3f} ({low:+.3f} to {high:+.3f})")
+    parser.add_argument("--k", default="1,2,4,8")
+    parser.add_argument("--model", default="exact-ridge")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--lam", type=float, action="append", help="of networks; may be repeated")
+    parser.add_argument("--choose", action="store_true")
+    args = parser.parse_args()
+    archive = load_archive(args.data)
+    folds = parse_protocol("loso").folds(archive, 0)
+    for k in map(int, args.k.split(",")):
+        if args.choose:
+            choose(archive, k, args.model, args.seed)
+        elif args.model == "exact-ridge":
+            print(spoken(archive, personalised(archive, folds, k)), flush=True)
+        else:
+            for one in found(archive, folds, k, args.model, args.seed, args.lam or [LAM]):
+                print(f"lam {one.how['lam']}: {spoken(archive, one)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -21,16 +21,21 @@ if TYPE_CHECKING:
     from merveil.fl.driver import Federation, Report, State
     from merveil.mer.data.archive import Archive
     from merveil.mer.data.splits import Fold
+    from merveil.mer.models.stacked import StackedNet
 
 Progress = Callable[[int, int], None]  # (rounds done, rounds in all)
 
 
 @dataclass(frozen=True, eq=False)
 class FederatedRun:
-    """probabilities: float64 [n, K], row i by a model that never saw the person of clip i. info: figures."""
+    """probabilities: float64 [n, K], row i by a model that never saw the person of clip i. info: figures.
+
+    models: the network and its parameters [folds, size], where they were asked for.
+    """
 
     probabilities: NDArray[np.float64]
     info: dict[str, Any]
+    models: "tuple[StackedNet, NDArray[np.float32]] | None" = None
 
 
 def federated_predictions(
@@ -44,12 +49,14 @@ def federated_predictions(
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    keep_models: bool = False,
 ) -> FederatedRun:
     """Train one federation a fold through `scheme` and predict every held-out clip once.
 
     rounds: None takes the frozen number of model and strategy. options: further fields of TrainOptions.
-    Rows of clips that no fold holds out are NaN. InputError: options, too few clients for the scheme, a
-    person on both sides of a fold. Aborted: a round gave no sum.
+    keep_models: keep a network's models of all folds. Rows of clips that no fold holds out are NaN.
+    InputError: options, too few clients for the scheme, a person on both sides of a fold. Aborted: a round
+    gave no sum.
     """
     from merveil.fl.driver import Federation, Run
 
@@ -76,7 +83,8 @@ def federated_predictions(
         if progress is not None:
             progress(done, chosen.rounds)
     info = _info(chosen, federation, reports, len(partition(archive, rule)))
-    return FederatedRun(_predict(archive, folds, federation, state), info)
+    models = (federation.net, federation.final(state)) if keep_models else None
+    return FederatedRun(_predict(archive, folds, federation, state), info, models)
 
 
 def _ensemble(

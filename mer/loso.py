@@ -29,10 +29,14 @@ Progress = Callable[[int, int], None]  # (steps done, steps in all)
 
 @dataclass(frozen=True, eq=False)
 class CentralRun:
-    """probabilities: float64 [n, K], row i by the model of the fold that holds clip i out. info: figures."""
+    """probabilities: float64 [n, K], row i by the model of the fold that holds clip i out. info: figures.
+
+    models: the network and its parameters [folds, size], where they were asked for.
+    """
 
     probabilities: NDArray[np.float64]
     info: dict[str, Any]
+    models: "tuple[StackedNet, Floats] | None" = None
 
 
 def central_predictions(
@@ -44,12 +48,14 @@ def central_predictions(
     recipe: Recipe | str | None = None,
     options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    keep_models: bool = False,
 ) -> CentralRun:
     """Train one model a fold on its training clips and predict its held-out clips once.
 
     recipe: a Recipe, the name of one of the model's, or None for its frozen default. options: fields of
     Recipe to change (epochs, lr, ...), `threads`, and the model's own (norm). Rows of clips that no fold
-    holds out are NaN. A fold whose training clips lack a class trains on those present and is listed in
+    holds out are NaN. keep_models: keep a network's models of all folds.
+    A fold whose training clips lack a class trains on those present and is listed in
     info["incomplete_folds"]. Raises InputError for unknown names and options, a person on both sides of a
     fold, a training part of one class, or training that diverged.
     """
@@ -71,7 +77,8 @@ def central_predictions(
     net = info.build((height, width, channels), len(archive.classes), rest)
     stack = FoldStack(archive, folds, net, recipe, seed, threads)
     stack.train(recipe.epochs, progress)
-    return CentralRun(stack.predictions(), {**_about(archive, folds, net), **stack.about(), "options": rest})
+    about = {**_about(archive, folds, net), **stack.about(), "options": rest}
+    return CentralRun(stack.predictions(), about, (net, stack.final()) if keep_models else None)
 
 
 class FoldStack:

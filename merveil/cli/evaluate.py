@@ -53,6 +53,10 @@ def run(args: argparse.Namespace) -> int:
         from merveil.mer.evaluation import table
 
         print(table(result))
+        if result["personal"] is not None:
+            from merveil.mer.personal import sentence
+
+            print(sentence(result["personal"]))
     return OK
 
 
@@ -65,9 +69,11 @@ def evaluate(
     from merveil.mer.predictions import write_predictions
 
     folds = parse_protocol(settings["protocol"]).folds(archive, settings["seed"])
-    probabilities, info = predict(archive, folds, settings)
-    probabilities = allowed(archive, folds, probabilities)
+    run = predict(archive, folds, settings)
+    info = dict(run.info)
+    probabilities = allowed(archive, folds, run.probabilities)
     result = {**score(archive, folds, probabilities, seed=settings["seed"]), **about(archive, settings, info)}
+    result["personal"] = _personal(archive, folds, settings, run)
     result["disclosure"] = _disclosure(archive, result, settings, info)
     for notice in result["notices"][len(archive.notices) :]:
         say(f"note: {notice}")
@@ -80,8 +86,9 @@ def evaluate(
     return result
 
 
-def predict(archive: Any, folds: Sequence[Any], settings: Settings) -> tuple[Any, dict[str, Any]]:
-    """Probabilities [n, K] of held-out clips, and what the trainer says about itself."""
+def predict(archive: Any, folds: Sequence[Any], settings: Settings) -> Any:
+    """What the trainer gives: probabilities [n, K] of held-out clips, info, models where they are needed."""
+    kept = {"keep_models": True} if settings.get("personal") else {}
     with _progress() as progress:
         if settings["mode"] == "central":
             from merveil.mer.loso import central_predictions
@@ -92,6 +99,7 @@ def predict(archive: Any, folds: Sequence[Any], settings: Settings) -> tuple[Any
                 model=settings["model"],
                 seed=settings["seed"],
                 **_central(settings),
+                **kept,
                 progress=progress,
             )
         else:
@@ -106,9 +114,27 @@ def predict(archive: Any, folds: Sequence[Any], settings: Settings) -> tuple[Any
                 rounds=settings.get("rounds"),
                 seed=settings["seed"],
                 options=_federated(settings),
+                **kept,
                 progress=progress,
             )
-    return found.probabilities, dict(found.info)
+    return found
+
+
+def _personal(archive: Any, folds: Sequence[Any], settings: Settings, run: Any) -> dict[str, Any] | None:
+    """What own clips add for returning people, after the score; None where it was not asked for."""
+    from merveil.mer.models.registry import get
+    from merveil.mer.personal import personalised, summary
+
+    k = settings.get("personal")
+    if k is None:
+        return None
+    chosen = get(settings["model"])
+    if chosen.kind == "exact":
+        own = {name: value for name, value in settings.extra.items() if name in chosen.options}
+        return summary(archive, personalised(archive, folds, k, options=own))
+    from merveil.mer.personal_head import personalised_network
+
+    return summary(archive, personalised_network(archive, folds, *run.models, k))
 
 
 def about(archive: Any, settings: Settings, info: Mapping[str, Any]) -> dict[str, Any]:

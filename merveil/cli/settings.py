@@ -28,7 +28,7 @@ KINDS: dict[str, type] = {
     **dict.fromkeys(("recipe", "norm", "out"), str),
     **dict.fromkeys(("dp_unit", "dp_noise"), str),
     **dict.fromkeys(("epsilon", "delta", "norm_clip"), float),
-    **dict.fromkeys(("seed", "rounds", "epochs"), int),
+    **dict.fromkeys(("seed", "rounds", "epochs", "personal"), int),
 }
 PRIVACY = ("dp", "epsilon", "delta", "norm_clip", "dp_unit", "dp_noise")
 PLACES = ("data", "out")  # where things lie: no part of the configuration's hash
@@ -88,6 +88,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--epochs", type=int, help="epochs of central mode (default: frozen with the model)")
     add("--norm", help="normalisation layers of the network: group or batch")
     add("--recipe", help="named training recipe of central mode, such as published (default default)")
+    add(
+        "--personal",
+        type=int,
+        metavar="K",
+        help="also what K own labelled clips add for returning people, apart from the score",
+    )
     add("--out", metavar="DIR", help="folder for result.json, predictions.csv and config.toml")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="any option of a configuration file")
 
@@ -141,6 +147,13 @@ def _check(merged: Mapping[str, Any]) -> None:
         raise InputError(
             f"central training aggregates nothing, so --scheme {merged['scheme']} would protect nothing"
         )
+    if "personal" in merged:
+        if merged["personal"] < 1:
+            raise InputError(f"--personal takes 1 own clip or more, not {merged['personal']}")
+        if get(merged["model"]).kind not in ("network", "exact"):
+            raise InputError(f"--personal is for networks and exact-ridge, not for {merged['model']}")
+        if get(merged["model"]).kind == "exact" and merged.get("drop_rate"):
+            raise InputError("--personal with exact-ridge takes all clients in: leave drop_rate out")
     for name, mode in (("rounds", "federated"), ("epochs", "central")):
         if name in merged and merged[name] < 1:
             raise InputError(f"--{name} must be 1 or more, not {merged[name]}")
