@@ -51,6 +51,14 @@ class Ledger(ABC):
     def _take(self, rows: list[Any]) -> None:
         """Take the charges of a file. ValueError, KeyError or TypeError where they are damaged."""
 
+    def _more(self) -> dict[str, Any]:
+        """What a file holds beside its charges."""
+        return {}
+
+    def _take_more(self, value: dict[str, Any]) -> None:
+        """Take what `_more` gave, of a file whose charges are whole; errors as of `_take`."""
+        return
+
     def _write(self, rows: list[dict[str, Any]]) -> None:
         """Put charges on disk, before anybody relies on them."""
         if self._store is not None:
@@ -60,7 +68,8 @@ class Ledger(ABC):
                 "unit": self.unit,
                 "relation": self.relation,
             }
-            self._store.save((json.dumps({**head, "charges": rows}, indent=1) + "\n").encode())
+            whole = {**head, **self._more(), "charges": rows}
+            self._store.save((json.dumps(whole, indent=1) + "\n").encode())
 
     def _load(self, data: bytes | None) -> None:
         if data is None:
@@ -70,6 +79,7 @@ class Ledger(ABC):
             named, whole = str(value["federation"]), value["format"] == FORMAT
             whole = whole and value["unit"] == self.unit
             self._take(value["charges"])
+            self._take_more(value)
         except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
             raise LocalError(f"the privacy ledger {self.path} is damaged: {error}") from error
         if not whole:
@@ -112,8 +122,18 @@ class Budget(Ledger):
         """What has been spent, at delta."""
         return epsilon(self.spent, self.delta)
 
+    def check(self, release: Release) -> None:
+        """BudgetSpent where one more upload would exceed the target; nothing is charged."""
+        self._after(release)
+
     def charge(self, release: Release) -> None:
         """Pay for one upload of every client. BudgetSpent where epsilon would exceed the target."""
+        after = self._after(release)
+        self._write([_row(release, count) for release, count in after.items()])
+        self._counts = after
+
+    def _after(self, release: Release) -> dict[Release, int]:
+        """The counts with one more upload. BudgetSpent."""
         after = {**self._counts, release: self._counts.get(release, 0) + 1}
         cost = epsilon(after.items(), self.delta)
         if cost > self.target:
@@ -121,8 +141,7 @@ class Budget(Ledger):
                 f"the next round would bring epsilon to {cost:.4g}, over the budget of {self.target:g} "
                 f"at delta {self.delta:g}; {self.uploads} uploads were charged before"
             )
-        self._write([_row(release, count) for release, count in after.items()])
-        self._counts = after
+        return after
 
     def _take(self, rows: list[Any]) -> None:
         self._counts = {_release(row): _count(row) for row in rows}

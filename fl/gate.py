@@ -11,7 +11,7 @@ Sources: Fowl et al., ICLR 2022; Boenisch et al., EuroS&P 2023.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -140,10 +140,13 @@ class ModelGate:
         *,
         training: str = "",
         start: NDArray[np.floating] | None = None,
+        noisy: bool = False,
     ) -> None:
         """Accept a model and remember it. shape: `architecture` of what was sent. training: names the run; a
         model of another run has no predecessor. start: the first model of a run where it is known, which
-        params must then be.
+        params must then be. noisy: the sums of this training carry noise of differential privacy, which moves
+        a model further than any honest sum would; its guarantee holds for whatever model is sent, so `kept`
+        is not asked, and everything else is.
 
         Aborted, culprit 0: ARCH_MISMATCH, INPUT_NOT_FINITE, MODEL_MISMATCH; nothing is remembered then.
         """
@@ -160,7 +163,8 @@ class ModelGate:
         if start is not None and not np.allclose(params, start, rtol=1e-6, atol=1e-7):
             raise _refused(AbortCode.MODEL_MISMATCH, "the first model is not the one that the seed gives")
         before = None if start is not None or training != self._training else self._last
-        why = suspicion(layout, params, before, self._bounds)
+        bounds = replace(self._bounds, kept=-1.0) if noisy else self._bounds
+        why = suspicion(layout, params, before, bounds)
         if why:
             raise _refused(AbortCode.MODEL_MISMATCH, why)
         self._architecture, self._training = shape, training

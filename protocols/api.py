@@ -5,6 +5,7 @@ from concurrent.futures import Executor
 
 from merveil.protocols.cohort import draw_cohort
 from merveil.protocols.context import Context
+from merveil.protocols.dp.discrete import Mechanism
 from merveil.protocols.errors import AbortCode, LocalError
 from merveil.protocols.identity import Identity, Roster
 from merveil.protocols.ledger import Ledger
@@ -66,11 +67,14 @@ def client_session(
     snapshot: bytes | None = None,
     rng: Rng | None = None,
     now: int | None = None,
+    mechanism: Mechanism | None = None,
 ) -> ClientSession:
     """One client's session for one attempt at one round, after every check that needs no peer.
 
     model_hash, config_hash: SHA-256 of the model the update starts from and of the task's configuration.
     round, attempt: from 1. snapshot: what `suspend` gave, to resume. now: Unix seconds, the clock by default.
+    mechanism: of the noise that is in the codes which the caller will submit; a policy with dp_epsilon takes
+    no session without one.
     Raises Aborted (STALE_ROSTER, PARAMS_BELOW_FLOOR, COHORT_TOO_SMALL, STATE_ROLLBACK) before anything is
     revealed, LocalError for a caller's mistake.
     """
@@ -83,6 +87,7 @@ def client_session(
     context = make_context(found, params, roster, model_hash, config_hash, round, attempt)
     policy.check(params, round)
     found.check_policy(params, policy)
+    policy.check_mechanism(params, mechanism, len(roster))
     if round > roster.max_rounds:
         raise LocalError(f"round {round} exceeds the roster's {roster.max_rounds} rounds")
     index = roster.index_of(identity)

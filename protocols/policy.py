@@ -3,8 +3,10 @@
 A session checks its parameters against the policy before it reveals anything.
 """
 
+import math
 from dataclasses import dataclass, field
 
+from merveil.protocols.dp.discrete import Mechanism
 from merveil.protocols.errors import AbortCode, Aborted, LocalError
 from merveil.protocols.params import Params
 
@@ -34,6 +36,9 @@ class Policy:
     answered for, unless the sets are equal (0: no such rule). max_verify_bytes: what this party downloads at
     most to check what it decrypts (ckks); above, it refuses the parameters. allow_authority: accept
     that one client holds the decryption key alone (ckks with keys="authority").
+    dp_epsilon, dp_delta, dp_norm_clip: this party's own figures of differential privacy, all three or none:
+    most epsilon of all its uploads together at that delta, and the longest update it sends, 2-norm. With
+    them it takes part in no sum without noise (`check_mechanism`); what it has spent is its ledger's to know.
     """
 
     anchor: bytes = field(repr=False)
@@ -50,10 +55,18 @@ class Policy:
     min_difference: int = 0
     max_verify_bytes: int = 2**30
     allow_authority: bool = False
+    dp_epsilon: float = 0.0
+    dp_delta: float = 0.0
+    dp_norm_clip: float = 0.0
 
     def __post_init__(self) -> None:
         if len(self.anchor) != 32:
             raise LocalError("a policy pins the coordinator's key: anchor must have 32 bytes")
+        figures = (self.dp_epsilon, self.dp_delta, self.dp_norm_clip)
+        if not all(math.isfinite(value) and value >= 0 for value in figures) or self.dp_delta >= 1:
+            raise LocalError("dp_epsilon, dp_delta and dp_norm_clip are positive numbers, dp_delta below one")
+        if any(figures) and not all(figures):
+            raise LocalError("dp_epsilon, dp_delta and dp_norm_clip go together: name all three, or none")
 
     def check(self, params: Params, round_: int) -> None:
         """Aborts with PARAMS_BELOW_FLOOR or COHORT_TOO_SMALL; nothing has been revealed yet."""
@@ -87,6 +100,35 @@ class Policy:
                 f"a sum may hold {params.honest} honest inputs, the policy asks {self.min_honest}; "
                 "use a larger cohort, or allow_small_cohort and accept what such a sum reveals",
             )
+
+    def check_mechanism(self, params: Params, mechanism: Mechanism | None, members: int) -> None:
+        """The noise of a round against this party's own figures; what it costs is for the ledger.
+
+        mechanism: None for a round without noise. members: of the roster. Aborts with PARAMS_BELOW_FLOOR.
+        """
+        below = AbortCode.PARAMS_BELOW_FLOOR
+        if mechanism is None:
+            if self.dp_epsilon:
+                raise Aborted(below, "the policy asks for differential privacy, and this round has no noise")
+            return
+        if not self.dp_epsilon:
+            raise Aborted(below, "the round has noise, and the policy names no dp_epsilon to limit its cost")
+        if mechanism.central:
+            raise Aborted(below, "the server would add the noise by itself, after it saw the sum")
+        if not mechanism.cohort == params.cohort == members:
+            raise Aborted(below, f"the noise is for {mechanism.cohort} clients, the roster has {members}")
+        if mechanism.norm_clip > self.dp_norm_clip:
+            raise Aborted(below, f"norm clip {mechanism.norm_clip} exceeds the policy's {self.dp_norm_clip}")
+        if self.dp_delta * members >= 1:
+            raise Aborted(
+                below, f"dp_delta {self.dp_delta:g} is no smaller than one over the {members} members"
+            )
+        try:
+            mechanism.check(
+                params
+            )  # the honest shares that this party's own parameters guarantee, among others
+        except LocalError as error:
+            raise Aborted(below, f"the noise does not fit the round: {error}") from error
 
     def corrupt_floor(self, cohort: int) -> int:
         """Colluding clients that a complete graph's parameters must tolerate."""

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from merveil.fl.deploy import private
 from merveil.fl.deploy.channel import Message
 from merveil.fl.deploy.config import SiteSettings
 from merveil.fl.deploy.member import Member
 from merveil.fl.deploy.site import Link
 from merveil.fl.deploy.task import Task
+from merveil.fl.deploy.work import Work
 from merveil.fl.ledger import write_synced
 from merveil.mer.errors import InputError
 from merveil.protocols.errors import LocalError, MerveilError
@@ -29,7 +31,8 @@ _PROBE = 1 << 20
 
 @dataclass(frozen=True)
 class Check:
-    """name: keys, roster, ledger, disk, data, tls, clock, policy. text: what was found, no secret in it."""
+    """name: keys, roster, ledger, privacy, disk, data, tls, clock, policy. text: what was found, no secret in
+    it."""
 
     name: str
     ok: bool
@@ -55,6 +58,7 @@ def check_site(
     if member is not None:
         attempt("roster", lambda: _roster(member))
         attempt("ledger", lambda: _ledger(member))
+        attempt("privacy", lambda: _privacy(member))
     attempt("disk", lambda: _disk(settings))
     archive = attempt("data", lambda: _data(settings, open_data))
     welcome = attempt("tls", lambda: _tls(settings, member)) if member is not None else None
@@ -79,6 +83,19 @@ def _roster(member: Member) -> tuple[str, None]:
 def _ledger(member: Member) -> tuple[str, None]:
     with member.ledger():
         return "present, private, and not in use", None
+
+
+def _privacy(member: Member) -> tuple[str, None]:
+    """What this party's policy allows and what it has spent; the figures are its own and are not sent."""
+    found = private.spent(member)
+    if found is None:
+        return "policy.toml has no dp_epsilon: this site takes part in no training with noise", None
+    left = max(0.0, found["target_epsilon"] - found["epsilon"])
+    return (
+        f"unit: the whole site; epsilon {found['epsilon']:.4g} of {found['target_epsilon']:g} spent in "
+        f"{found['uploads']} uploads, {left:.4g} left, at delta {found['delta']:g}; updates of 2-norm "
+        f"{found['norm_clip']:g} at most; sums without noise are refused"
+    ), None
 
 
 def _disk(settings: SiteSettings) -> tuple[str, None]:
@@ -125,15 +142,21 @@ def _policy(member: Member, welcome: Message, archive: Any) -> tuple[str, None]:
     get(task.scheme).check_policy(params, member.policy)
     if task.cohort != len(member.roster):
         raise LocalError(f"the server invites {task.cohort} members, the roster has {len(member.roster)}")
-    if archive is not None:
-        from merveil.fl.deploy.work import Work
-
-        data = Work.decode(welcome.text("work"), b"").data
-        if (archive.x.shape[1:], archive.classes) != (data.shape, data.classes):
-            raise LocalError(f"this site's clips are not of the federation's shape {data.shape} and classes")
+    work = Work.decode(welcome.text("work"), b"")
+    mechanism = private.judge(member, task, work)
+    data = work.data
+    if archive is not None and (archive.x.shape[1:], archive.classes) != (data.shape, data.classes):
+        raise LocalError(f"this site's clips are not of the federation's shape {data.shape} and classes")
+    noise = ""
+    if mechanism is not None:
+        left = private.rounds_left(member, mechanism)
+        multiplier = mechanism.release().multiplier
+        noise = f"; {mechanism.kind} noise of {multiplier:.3g} sensitivities, {left} rounds of it can be paid"
+        if not left:
+            raise LocalError(f"BUDGET_SPENT: this site can pay no round of the server's noise{noise}")
     return (
         f"{task.scheme}, threshold {params.threshold} of {params.cohort}, sums of at least {params.honest} "
-        "honest members: accepted"
+        f"honest members{noise}: accepted"
     ), None
 
 

@@ -114,7 +114,8 @@ def unbuilt(options: TrainOptions) -> str:
     """The first option of `merveil train` that sites do not carry out, as `name = value`, or "": server and
     site each refuse it, so that nobody trains with less than what was asked for."""
     found = {
-        "dp": options.dp if options.private else "",
+        "dp": options.dp if options.dp not in ("none", "distributed") else "",
+        "dp_unit": options.dp_unit if options.noisy_sums and options.dp_unit != "client" else "",
         "model": options.model if get_model(options.model).kind != "network" else "",
         "strategy": options.strategy if options.strategy == "scaffold" else "",
         "server_ema": options.server_ema,

@@ -94,6 +94,9 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "allow_small_cohort": (bool,),
     "gamma": (float, int),
     "delta": (float, int),
+    "dp_epsilon": (float, int),
+    "dp_delta": (float, int),
+    "dp_norm_clip": (float, int),
 }
 
 

@@ -10,12 +10,15 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from merveil.fl.deploy.account import Account
 from merveil.fl.deploy.channel import Kind, Message, pack, pack_list, unpack_list
 from merveil.fl.deploy.config import ServerSettings
 from merveil.fl.deploy.desk import Notes, RoundDesk
 from merveil.fl.deploy.hub import Hub
+from merveil.fl.deploy.private import read_mean
 from merveil.fl.deploy.task import Task
 from merveil.fl.deploy.work import Work
+from merveil.fl.dp_ledger import BudgetSpent
 from merveil.fl.runs import RunLog
 from merveil.protocols.codec import Codec, Mean
 from merveil.protocols.errors import Aborted, RemoteError
@@ -49,7 +52,8 @@ class Progress:
 
 
 class Rounds:
-    """told: called whenever the progress changes."""
+    """told: called whenever the progress changes. account: of a training with noise, asked before an attempt
+    and charged before the vectors are asked for. spent: indices of sites that said their budget is spent."""
 
     def __init__(
         self,
@@ -58,16 +62,20 @@ class Rounds:
         settings: ServerSettings,
         log: RunLog,
         told: Callable[[Progress], None],
+        account: Account | None = None,
     ) -> None:
         self._hub, self._roster, self._settings = hub, roster, settings
-        self._log, self._told = log, told
+        self._log, self._told, self._account = log, told, account
+        self.spent: set[int] = set()
 
     async def run(self, make: Callable[[int], Task], work: Work) -> Done:
         """One round. make: attempt -> task. Aborted where there is no sum; `released` says whether answers
-        had left. Clients that provably broke the protocol are named in the log."""
+        had left. Clients that provably broke the protocol are named in the log. BudgetSpent: the server's
+        account, or those of too many sites, allow no further upload."""
         attempt = 1
         while True:
             task = make(attempt)
+            self._afford(task)
             await self._gather(task)
             try:
                 return await self._attempt(task, work)
@@ -75,9 +83,19 @@ class Rounds:
                 culprits = ", ".join(repr(self._roster.member(i).name) for i in sorted(error.culprits) if i)
                 named = f"; broke the protocol: {culprits}" if culprits else ""
                 self._log.warn(f"round {task.round}, attempt {attempt}: {error}{named}")
+                self._afford(task)
                 if error.released or attempt >= self._settings.attempts:
                     raise
             attempt += 1
+
+    def _afford(self, task: Task) -> None:
+        if self._account is None:
+            return
+        self._account.afford()
+        left, need = len(self._roster) - len(self.spent), task.params().threshold
+        if left < need:
+            names = ", ".join(repr(self._hub.name(i)) for i in sorted(self.spent))
+            raise BudgetSpent(f"{names} spent their own budgets: {left} sites are left, {need} are needed")
 
     async def _gather(self, task: Task) -> None:
         """Wait until the threshold is met, then a little for the others.
@@ -115,7 +133,10 @@ class Rounds:
         finally:
             self._hub.close_exchange()
         outcome = desk.result()
-        mean = Codec(desk.params).decode(outcome.codes, len(outcome.survivors))
+        if task.mechanism:
+            mean = read_mean(task, outcome)
+        else:
+            mean = Codec(desk.params).decode(outcome.codes, len(outcome.survivors))
         names = tuple(self._roster.member(i).name for i in outcome.survivors)
         excluded = {self._roster.member(i).name: code.name for i, code in outcome.excluded.items()}
         for name, code in excluded.items():
@@ -133,6 +154,8 @@ class Rounds:
         """Send, and take replies until everybody answered or the time is up; then close the phase."""
         settings, hub, phase = self._settings, self._hub, desk.phase.value
         seconds = settings.train_seconds if phase == task.vector_phase else settings.phase_seconds
+        if self._account is not None and phase == task.vector_phase:
+            self._account.charge()
         deadline, tag = time.monotonic() + seconds, _tag(task, number)
         waiting = {i for i in messages if number or i in hub.peers}
         gone: dict[int, float] = {}
@@ -185,6 +208,7 @@ class Rounds:
             why = f"{message.head['code']}: {message.head.get('why', '')}"[:_REPORT]
             desk.notes.reports[index] = why
             self._log.warn(f"{self._hub.name(index)!r} reports {why}")
+        (self.spent.add if message.head.get("spent") is True else self.spent.discard)(index)
         try:
             frames = unpack_list(message.payload)
         except RemoteError as error:

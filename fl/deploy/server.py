@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from merveil.fl import checkpoint, coins
 from merveil.fl.checkpoint import Checkpoint
-from merveil.fl.deploy import tls
+from merveil.fl.deploy import private, tls
+from merveil.fl.deploy.account import Account, account
 from merveil.fl.deploy.config import ServerSettings, address
 from merveil.fl.deploy.counter import RoundCounter
 from merveil.fl.deploy.hub import Hub
@@ -29,6 +30,7 @@ from merveil.fl.deploy.member import Public
 from merveil.fl.deploy.rounds import Done, Progress, Rounds
 from merveil.fl.deploy.task import Task
 from merveil.fl.deploy.work import Work, pack_model
+from merveil.fl.dp_ledger import BudgetSpent
 from merveil.fl.driver import COUNT_BITS, COUNT_CLIP, federated_net
 from merveil.fl.files import read_json, write_json
 from merveil.fl.model import save_model
@@ -39,14 +41,16 @@ from merveil.fl.sum_leakage import warning
 from merveil.fl.update import Layout
 from merveil.mer.data.meta import Meta
 from merveil.mer.errors import InputError
+from merveil.protocols.dp.discrete import Mechanism
 from merveil.protocols.errors import Aborted
 from merveil.protocols.identity import Roster
 from merveil.protocols.policy import SECURE_SCHEMES, Policy
 from merveil.protocols.registry import get
 
 STATUS = "status.json"
-RUNNING, FINISHED, STOPPED = "running", "finished", "stopped"
+RUNNING, FINISHED, STOPPED, SPENT = "running", "finished", "stopped", "budget_spent"
 OVER = "the training is finished"
+OVER_SPENT = "the training is over: the privacy budget is spent"
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +75,7 @@ class Server:
         self._layout = Layout.of(self._net.layout)
         self._strategy = self._options.server()
         self._counter = RoundCounter(settings.home / "rounds.json", self.roster.federation)
+        self._account: Account | None = None
         train = Work("train", 0, self._options, settings.data)
         params = self._make_task(1, 1, self._layout.size, train).params()  # what cannot work fails now
         least = Policy(anchor=bytes(32)).min_honest
@@ -95,23 +100,34 @@ class Server:
         """Serve until the training is finished; the JSON object of `merveil server`.
 
         Goes on with the run in the folder unless `force` starts it over. Aborted after `max_aborted` rounds
-        in a row without a sum. KeyboardInterrupt passes; every finished round is saved by then.
+        in a row without a sum. KeyboardInterrupt passes; every finished round is saved by then. A privacy
+        budget that is spent ends the training with the rounds done so far; LocalError (BudgetSpent) where
+        there are none.
         """
-        run = self._settings.run
+        run, home = self._settings.run, self._settings.home
         resume = (run / "manifest.json").is_file() and not force
         with opened(run, resume=resume, force=force) as folder:
             self._log.file = folder.path / "log.txt"
-            manifest = self._manifest()
-            if resume:
-                self._check_same(folder, manifest)
-            folder.write_config(config_toml({"data": "sites", **self._options.as_dict()}))
-            folder.write_manifest({**manifest, "status": RUNNING})
-            return asyncio.run(self._serve(folder, manifest))
+            before = folder.manifest() if resume else None
+            if before is not None:
+                self._check_same(folder, before)
+            group = self.roster
+            with account(
+                self._options, home, group.federation, self._layout.size, len(group), before
+            ) as self._account:
+                manifest = self._manifest()
+                folder.write_config(config_toml({"data": "sites", **self._options.as_dict()}))
+                folder.write_manifest({**manifest, "status": RUNNING})
+                if self._account is not None:
+                    self._log.info(f"guarantee: {self._account.sentence()}")
+                return asyncio.run(self._serve(folder, manifest))
 
     # Tasks
 
     def _make_task(self, round_: int, attempt: int, dim: int, work: Work) -> Task:
         options, counts = self._options, work.kind == "counts"
+        if self._account is not None and not counts:
+            return self._noisy_task(round_, attempt, work, self._account.mechanism)
         model, config = work.hashes()
         return Task(
             scheme=options.scheme,
@@ -125,6 +141,25 @@ class Server:
             threshold=0,
             model_hash=model,
             config_hash=config,
+        )
+
+    def _noisy_task(self, round_: int, attempt: int, work: Work, mechanism: Mechanism) -> Task:
+        """On the mechanism's grid and without weights: a clip count is private."""
+        text = private.encode(mechanism)
+        model, config = work.hashes(text)
+        return Task(
+            scheme=self._options.scheme,
+            round=round_,
+            attempt=attempt,
+            cohort=len(self.roster),
+            dim=mechanism.size,
+            bits=mechanism.bits,
+            clip=mechanism.clip,
+            max_weight=1,
+            threshold=0,
+            model_hash=model,
+            config_hash=config,
+            mechanism=text,
         )
 
     def _offer(self) -> dict[str, object]:
@@ -151,19 +186,22 @@ class Server:
         told = self._teller(folder, hub)
         self.port = await hub.listen(*address(settings.listen), context)
         self._log.info(f"listening on port {self.port} for the {len(self.roster)} members of the roster")
-        rounds = Rounds(hub, self.roster, settings, self._log, told)
-        last = ""
+        rounds = Rounds(hub, self.roster, settings, self._log, told, self._account)
+        last, ended = "", STOPPED
         try:
-            await self._train(folder, manifest, rounds)
-            last = OVER
+            ended = await self._train(folder, manifest, rounds)
+            last = OVER if ended == FINISHED else OVER_SPENT
+        except BudgetSpent:
+            last, ended = OVER_SPENT, SPENT
+            raise
         except Aborted as error:
             last = f"the server gave up: {error.code.name}"
             raise
         finally:
             with suppress(TimeoutError):
                 await asyncio.wait_for(hub.close(last), 5)
-            told(Progress(self._progress.round, 0, FINISHED if last == OVER else STOPPED, []))
-        return self._finish(folder, manifest, time.monotonic() - began)
+            told(Progress(self._progress.round, 0, ended, []))
+        return self._finish(folder, ended, time.monotonic() - began)
 
     def _teller(self, folder: RunFolder, hub: Hub) -> Any:
         """Writes status.json when something changed: names and phases, no figure of any site."""
@@ -183,6 +221,7 @@ class Server:
                 "members": len(self.roster),
                 "scheme": self._options.scheme,
                 "port": self.port,
+                "privacy": self._privacy(),
             }
             if status != shown[0]:
                 write_json(folder.path / STATUS, {**status, "updated": int(time.time())})
@@ -190,7 +229,11 @@ class Server:
 
         return told
 
-    async def _train(self, folder: RunFolder, manifest: Mapping[str, Any], rounds: Rounds) -> None:
+    def _privacy(self) -> dict[str, Any] | None:
+        return None if self._account is None else self._account.report()
+
+    async def _train(self, folder: RunFolder, manifest: Mapping[str, Any], rounds: Rounds) -> str:
+        """All rounds that are left: FINISHED, or SPENT where the budget ended them after some."""
         assert self._state is not None
         if self._options.class_weights and not self._state.counts.any():
             done = await self._round(rounds, Work("counts", 0, self._options, self._settings.data))
@@ -202,7 +245,15 @@ class Server:
             state = self._state
             payload = pack_model(state.params, self._class_weights(state.counts))
             work = Work("train", state.rounds, self._options, self._settings.data, payload)
-            done = await self._round(rounds, work)
+            try:
+                done = await self._round(rounds, work)
+            except BudgetSpent as error:
+                self._log.warn(
+                    f"BUDGET_SPENT: stopped after round {state.rounds} of {self._options.rounds}: {error}"
+                )
+                if state.rounds == 0:
+                    raise
+                return SPENT
             # Float32 is what the sites trained from, so the step begins there, as in process.
             params, moments = self._strategy.step(state.params, done.mean.value, state.moments, state.rounds)
             self._state = State(state.rounds + 1, params, moments, state.counts)
@@ -212,6 +263,7 @@ class Server:
                 f"round {state.rounds + 1}/{self._options.rounds}: {len(done.names)} of {len(self.roster)} "
                 f"sites in the sum, {done.seconds:.1f} s"
             )
+        return FINISHED
 
     async def _round(self, rounds: Rounds, work: Work) -> Done:
         """A round with a sum. A round without one is asked for again, under a new number, a few times."""
@@ -275,19 +327,25 @@ class Server:
             "seeds": {"training": self._options.seed},
             "model": self._options.model,
             "scheme": self._options.scheme,
-            "guarantee": guarantee(self._options.scheme, len(roster)),
+            "guarantee": self._guarantee(),
+            "privacy": self._privacy(),
             "clients": len(roster),
             "rounds": self._options.rounds,
         }
 
-    def _check_same(self, folder: RunFolder, manifest: Mapping[str, Any]) -> None:
-        before = folder.manifest()
+    def _guarantee(self) -> str:
+        sums = guarantee(self._options.scheme, len(self.roster))
+        return sums if self._account is None else f"{self._account.sentence()}; {sums}"
+
+    def _check_same(self, folder: RunFolder, before: Mapping[str, Any]) -> None:
+        manifest = self._manifest()
         for name, what in (("config_sha256", "[train]"), ("data", "[data]"), ("federation", "federation")):
             if before.get(name) != manifest[name]:
                 raise InputError(f"{folder.path} was begun with another {what}: name another run, or --force")
 
-    def _finish(self, folder: RunFolder, manifest: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    def _finish(self, folder: RunFolder, ended: str, seconds: float) -> dict[str, Any]:
         assert self._state is not None
+        manifest = self._manifest()
         data, options = self._settings.data, self._options
         digest = save_model(
             folder.path,
@@ -305,15 +363,17 @@ class Server:
                 "data_sha256": "",
             },
         )
-        done = {"status": FINISHED, "rounds_done": self._state.rounds, "model_sha256": digest}
+        done = {"status": ended, "rounds_done": self._state.rounds, "model_sha256": digest}
         folder.write_manifest({**manifest, **done})
         return {
             "run": str(folder.path),
+            "status": ended,
             "model": options.model,
             "scheme": options.scheme,
             "clients": len(self.roster),
             "rounds": self._state.rounds,
             "guarantee": manifest["guarantee"],
+            "privacy": manifest["privacy"],
             "model_sha256": digest,
             "seconds": round(seconds, 3),
         }

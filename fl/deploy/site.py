@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from merveil.fl.deploy import tls
+from merveil.fl.deploy import private, tls
 from merveil.fl.deploy.channel import (
     BEFORE_LOGIN,
     NONCE,
@@ -36,15 +36,18 @@ from merveil.fl.deploy.member import Member
 from merveil.fl.deploy.step import Step, begin, go_on
 from merveil.fl.deploy.task import Task
 from merveil.fl.deploy.work import Trainer, Work
+from merveil.fl.dp_ledger import BudgetSpent
 from merveil.fl.keys import write_private
 from merveil.fl.runs import RunLog
 from merveil.mer.errors import InputError
 from merveil.protocols.codec import Codes
+from merveil.protocols.dp.discrete import Mechanism
 from merveil.protocols.errors import AbortCode, Aborted, LocalError, RemoteError
 from merveil.protocols.primitives.sign import sign
 from merveil.protocols.registry import get
 
 SESSION, LOCK = "session.bin", "site.lock"
+SPENT = "BUDGET_SPENT: this site's own privacy budget allows no further upload"
 CONNECT_SECONDS, LOGIN_SECONDS = 10.0, 20.0
 
 
@@ -180,7 +183,9 @@ class Site:
         while True:
             message = link.receive()
             if message.kind is Kind.BYE:
-                return str(message.head.get("why", ""))
+                last = str(message.head.get("why", ""))
+                self._log.info(f"the server's last word: {last}")
+                return last
             if message.kind is Kind.TASK:
                 self._reply(link, message, self._invited(message))
             elif message.kind is Kind.FRAMES:
@@ -191,6 +196,8 @@ class Site:
         if done.why:
             head |= {"code": done.code.name if done.code else "LOCAL", "why": done.why[:300]}
             self._log.warn(f"{message.text('tag')}: {done.why}")
+        if done.spent:
+            head["spent"] = True
         link.send(pack(Kind.REPLY, head, pack_list(done.frames)))
 
     # Rounds
@@ -209,10 +216,12 @@ class Site:
 
     def _begin(self, task: Task, state: Asleep) -> Step:
         work = Work.decode(state.head, state.payload)
-        if work.hashes() != (task.model_hash, task.config_hash):
-            raise Aborted(AbortCode.MODEL_MISMATCH, "the work is not the announced one", (0,))
-        codes = self._codes(task, state) if self._due(task, 0) else None
-        return self._keep(state, 0, begin(self._member, task, codes))
+        work.check_announced(task)
+        mechanism = private.judge(self._member, task, work)
+        if mechanism is not None:  # known now rather than after the keys were exchanged
+            private.afford(self._member, task, mechanism)
+        codes = self._codes(task, work, mechanism) if self._due(task, 0) else None
+        return self._keep(state, 0, begin(self._member, task, codes, mechanism=mechanism))
 
     def _heard(self, message: Message) -> Step:
         """The server's frames of an exchange: the next one is a step, the last one again is a repeat."""
@@ -227,15 +236,23 @@ class Site:
         return self._guarded(lambda: self._go_on(task, asleep, exchange, unpack_list(message.payload)))
 
     def _go_on(self, task: Task, state: Asleep, exchange: int, inbound: list[bytes]) -> Step:
-        codes = self._codes(task, state) if self._due(task, exchange) else None
-        return self._keep(state, exchange, go_on(self._member, task, state.snapshot, inbound, codes))
+        work = Work.decode(state.head, state.payload)
+        mechanism = private.judge(self._member, task, work)
+        codes = self._codes(task, work, mechanism) if self._due(task, exchange) else None
+        done = go_on(self._member, task, state.snapshot, inbound, codes, mechanism=mechanism)
+        return self._keep(state, exchange, done)
 
     def _due(self, task: Task, exchange: int) -> bool:
         return get(task.scheme).phases[exchange].value == task.vector_phase
 
-    def _codes(self, task: Task, state: Asleep) -> Codes:
+    def _codes(self, task: Task, work: Work, mechanism: Mechanism | None) -> Codes:
+        """The vector; one with noise is paid for, on disk, before any session gets it."""
         begun = time.monotonic()
-        codes = self._trainer.codes(task, Work.decode(state.head, state.payload), self._settings.max_cut)
+        if mechanism is None:
+            codes = self._trainer.codes(task, work, self._settings.max_cut)
+        else:
+            codes = self._trainer.noisy_codes(task, work, mechanism, private.rotation(task))
+            private.pay(self._member, task, mechanism)
         self._log.detail(f"round {task.round}: trained in {time.monotonic() - begun:.2f} s")
         return codes
 
@@ -258,6 +275,9 @@ class Site:
         except (Aborted, RemoteError) as error:
             self._path.unlink(missing_ok=True)
             return Step((), b"", error.code or AbortCode.MALFORMED_FRAME, str(error))
+        except BudgetSpent as error:  # its figures stay here
+            self._log.warn(f"BUDGET_SPENT: this site sits the round out: {error}")
+            return Step((), b"", AbortCode.PARAMS_BELOW_FLOOR, SPENT, spent=True)
         except (LocalError, InputError) as error:
             self._log.warn(f"this site sits the round out: {error}")
             code = getattr(error, "code", None)

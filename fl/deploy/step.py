@@ -11,6 +11,7 @@ from merveil.fl.deploy.member import Member
 from merveil.fl.deploy.task import Task
 from merveil.protocols.api import client_session
 from merveil.protocols.codec import Codes
+from merveil.protocols.dp.discrete import Mechanism
 from merveil.protocols.errors import AbortCode, Aborted, RemoteError
 from merveil.protocols.ledger import Ledger
 from merveil.protocols.session import SPENT, ClientSession
@@ -21,21 +22,30 @@ class Step:
     """What a step gave.
 
     frames: to the server, in order. snapshot: for the next step, empty when the session is over. code, why:
-    of the abort that ended it, or of the server's frame that was refused; no secret is in them.
+    of the abort that ended it, or of the server's frame that was refused; no secret is in them. spent: the
+    site's own privacy budget is the reason.
     """
 
     frames: tuple[bytes, ...]
     snapshot: bytes = field(default=b"", repr=False)
     code: AbortCode | None = None
     why: str = ""
+    spent: bool = False
 
     @property
     def aborted(self) -> bool:
         return not self.snapshot and self.code is not None
 
 
-def begin(member: Member, task: Task, codes: Codes | None = None, now: int | None = None) -> Step:
-    """Open the round. codes: the vector, where it is due in the first phase."""
+def begin(
+    member: Member,
+    task: Task,
+    codes: Codes | None = None,
+    now: int | None = None,
+    mechanism: Mechanism | None = None,
+) -> Step:
+    """Open the round. codes: the vector, where it is due in the first phase. mechanism: of the noise that the
+    caller puts into it; a task that names one is refused by a caller that does not."""
 
     def move(session: ClientSession) -> list[bytes]:
         frames = [f.encode() for f in session.start()]
@@ -43,7 +53,7 @@ def begin(member: Member, task: Task, codes: Codes | None = None, now: int | Non
             frames += [f.encode() for f in session.submit(codes)]
         return frames
 
-    return _stepped(member, task, None, now, move)
+    return _stepped(member, task, None, now, mechanism, move)
 
 
 def go_on(
@@ -53,6 +63,7 @@ def go_on(
     inbound: Sequence[bytes],
     codes: Codes | None = None,
     now: int | None = None,
+    mechanism: Mechanism | None = None,
 ) -> Step:
     """Hear the server's frames, then hand in the vector where it is given. An old snapshot aborts with
     STATE_ROLLBACK and changes nothing."""
@@ -65,7 +76,7 @@ def go_on(
             frames += [f.encode() for f in session.submit(codes)]
         return frames
 
-    return _stepped(member, task, snapshot, now, move)
+    return _stepped(member, task, snapshot, now, mechanism, move)
 
 
 def _stepped(
@@ -73,12 +84,13 @@ def _stepped(
     task: Task,
     snapshot: bytes | None,
     now: int | None,
+    mechanism: Mechanism | None,
     move: Callable[[ClientSession], list[bytes]],
 ) -> Step:
     """Wake the session, move it, put it to sleep. LocalError passes: the caller's mistake."""
     with member.ledger() as ledger:
         try:
-            session = _session(member, task, ledger, snapshot, now)
+            session = _session(member, task, ledger, snapshot, now, mechanism)
             code, why, frames = None, "", []
             try:
                 frames = move(session)
@@ -91,8 +103,17 @@ def _stepped(
 
 
 def _session(
-    member: Member, task: Task, ledger: Ledger, snapshot: bytes | None, now: int | None
+    member: Member,
+    task: Task,
+    ledger: Ledger,
+    snapshot: bytes | None,
+    now: int | None,
+    mechanism: Mechanism | None,
 ) -> ClientSession:
+    if task.mechanism and mechanism is None:
+        raise Aborted(
+            AbortCode.PARAMS_BELOW_FLOOR, "the task asks for noise, and nothing here adds any", (0,)
+        )
     return client_session(
         task.scheme,
         identity=member.identity,
@@ -101,5 +122,6 @@ def _session(
         ledger=ledger,
         snapshot=snapshot,
         now=now,
+        mechanism=mechanism,
         **task.settings(),
     )

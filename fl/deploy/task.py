@@ -25,7 +25,8 @@ class Task:
     """One attempt at one round.
 
     scheme: a registry name. cohort: clients invited. dim: values of one update. bits, clip, max_weight,
-    threshold (0: the scheme's own): as in Params. model_hash, config_hash: hexadecimal SHA-256.
+    threshold (0: the scheme's own): as in Params. model_hash, config_hash: hexadecimal SHA-256. mechanism: of
+    differential privacy (`private.encode`), inside the configuration hash; empty: no noise.
     """
 
     scheme: str
@@ -39,6 +40,7 @@ class Task:
     threshold: int
     model_hash: str
     config_hash: str
+    mechanism: str = ""
 
     def params(self) -> Params:
         """LocalError where no secure choice exists, or for values out of range."""

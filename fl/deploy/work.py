@@ -21,6 +21,7 @@ from merveil.fl.options import TrainOptions, resolve
 from merveil.fl.update import Layout
 from merveil.mer.errors import InputError
 from merveil.protocols.codec import Codec, Codes
+from merveil.protocols.dp.discrete import Mechanism
 from merveil.protocols.errors import AbortCode, Aborted, LocalError, RemoteError
 
 if TYPE_CHECKING:
@@ -77,9 +78,15 @@ class Work:
             why = f"the server's work is malformed: {error}"
             raise RemoteError(why, (0,), AbortCode.MALFORMED_FRAME) from error
 
-    def hashes(self) -> tuple[str, str]:
-        """Model and configuration hash of the task."""
-        return digest("model", self.payload), digest("config", self.head().encode())
+    def hashes(self, mechanism: str = "") -> tuple[str, str]:
+        """Model and configuration hash of a task with this mechanism."""
+        parts = (self.head().encode(), mechanism.encode()) if mechanism else (self.head().encode(),)
+        return digest("model", self.payload), digest("config", *parts)
+
+    def check_announced(self, task: Task) -> None:
+        """Aborted MODEL_MISMATCH unless the task is of this work, and of the mechanism that it names."""
+        if self.hashes(task.mechanism) != (task.model_hash, task.config_hash):
+            raise Aborted(AbortCode.MODEL_MISMATCH, "the work is not the announced one", (0,))
 
 
 def pack_model(params: NDArray[np.float64], weights: NDArray[np.float64]) -> bytes:
@@ -101,8 +108,7 @@ class Trainer:
     def codes(self, task: Task, work: Work, max_cut: float) -> Codes:
         """The vector of a task. LocalError: too much of it would be cut. Aborted: MODEL_MISMATCH,
         ARCH_MISMATCH or INPUT_NOT_FINITE, before anything is trained."""
-        if work.hashes() != (task.model_hash, task.config_hash):
-            raise Aborted(AbortCode.MODEL_MISMATCH, "the work is not the announced one", (0,))
+        work.check_announced(task)
         self._check(work.data)
         codec = Codec(task.params())
         if work.kind == "counts":
@@ -117,12 +123,20 @@ class Trainer:
         draw = coins.rounding(work.options.seed, update.size, "", work.round, self.name)
         return codec.encode(update, min(self.client.clips, task.max_weight), draw)
 
+    def noisy_codes(self, task: Task, work: Work, mechanism: Mechanism, public: bytes) -> Codes:
+        """The vector of a task with a mechanism: clipped, rotated by `public`, rounded, and this site's noise
+        from the operating system on it. Errors as of `codes`; LocalError INPUT_NOT_FINITE: a broken update.
+        """
+        work.check_announced(task)
+        self._check(work.data)
+        return mechanism.encode(self._update(work, noisy=True), public)
+
     def _check(self, data: DataShape) -> None:
         found = self.archive.x.shape[1:], tuple(self.archive.meta.channels), self.archive.classes
         if found != (data.shape, data.channels, data.classes):
             raise InputError(f"this site's clips are {found}, the federation's {data}")
 
-    def _update(self, work: Work) -> NDArray[np.float64]:
+    def _update(self, work: Work, noisy: bool = False) -> NDArray[np.float64]:
         from merveil.fl.driver import federated_net
         from merveil.fl.local import Job, LocalTrainer
 
@@ -137,15 +151,17 @@ class Trainer:
             raise Aborted(AbortCode.ARCH_MISMATCH, "the model has another size than its options say", (0,))
         params = np.frombuffer(work.payload, "<f4", self._size).astype(np.float32)
         weights = np.frombuffer(work.payload, "<f8", classes, 4 * self._size).astype(np.float64)
-        self._admit(work, params, weights)
+        self._admit(work, params, weights, noisy)
         (update,) = self._trainer.updates(params[None], weights[None], work.round)
         return update
 
-    def _admit(self, work: Work, params: NDArray[np.float32], weights: NDArray[np.float64]) -> None:
+    def _admit(
+        self, work: Work, params: NDArray[np.float32], weights: NDArray[np.float64], noisy: bool
+    ) -> None:
         """The gate's word on the model; the first one of a training follows from its seed."""
         options, layout = work.options, Layout.of(self._net.layout)
         if not np.isfinite(weights).all():
             raise Aborted(AbortCode.INPUT_NOT_FINITE, "a class weight of the server is no number", (0,))
         start = self._net.init(coins.derive(options.seed, "init", "")) if work.round == 0 else None
         shape = architecture(options.model, options.model_options, layout)
-        self._gate.admit(layout, params, shape, training=options.sha256, start=start)
+        self._gate.admit(layout, params, shape, training=options.sha256, start=start, noisy=noisy)

@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 finished, 2 bad input, 3 gave up after rounds without a sum, 130 interrupted (start it again)."""
+    """0 finished, or ended by its privacy budget after some rounds, 2 bad input, 3 gave up after rounds
+    without a sum, 130 interrupted (start it again)."""
     from merveil.fl.deploy.config import read_server
 
     if args.new_certificate:
@@ -48,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
         size = f"{result['rounds']} rounds over {result['clients']} sites ({result['scheme']})"
         model = f"{result['model']} {result['model_sha256'][:12]}"
         say(f"{result['run']}: {size}, model {model}, {result['seconds']:.1f} s")
+        if result["privacy"]:
+            say(f"{result['status']}: {_privacy(result['privacy'])}")
     return OK
 
 
@@ -74,11 +77,22 @@ def _status(run: Path, as_json: bool) -> int:
 
 def _words(found: dict[str, Any]) -> str:
     waiting = ", ".join(found["waiting_for"]) or "nobody"
+    noise = (f"privacy     {_privacy(found['privacy'])}",) if found.get("privacy") else ()
     return "\n".join(
         (
             f"rounds      {found['rounds_done']} of {found['rounds']} done, scheme {found['scheme']}",
             f"now         {found['phase']}, protocol round {found['protocol_round']}.{found['attempt']}",
             f"waiting for {waiting}",
             f"connected   {len(found['connected'])} of {found['members']}: {', '.join(found['connected'])}",
+            *noise,
         )
+    )
+
+
+def _privacy(found: dict[str, Any]) -> str:
+    """Unit, figures, relation and accountant in one line."""
+    return (
+        f"epsilon {found['epsilon']:.4g} of {found['target_epsilon']:g} at delta {found['delta']:g} spent in "
+        f"{found['uploads']} uploads; unit {found['unit']}: {found['protects']}; {found['relation']}; "
+        f"{found['accountant']}"
     )

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from merveil.cli import ABORTED, FAILED, OK, print_json, say
 
@@ -17,7 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--config", type=Path, default=DEFAULT, metavar="F.toml", help=f"settings (default {DEFAULT})")
     add(
-        "--check", action="store_true", help="keys, roster, ledger, disk, data, TLS, clock, policy; then stop"
+        "--check",
+        action="store_true",
+        help="keys, roster, ledger, privacy, disk, data, TLS, clock, policy; then stop",
     )
     add("--passphrase-file", help="read the key's passphrase from this file's first line")
     add("--json", action="store_true", help="print one JSON object on stdout")
@@ -37,8 +40,9 @@ def run(args: argparse.Namespace) -> int:
     if args.check:
         return _check(args, settings, passphrase)
     from merveil.cli.data import open_data
+    from merveil.fl.deploy import private
     from merveil.fl.deploy.member import Member
-    from merveil.fl.deploy.server import OVER
+    from merveil.fl.deploy.server import OVER, OVER_SPENT
     from merveil.fl.deploy.site import Site
     from merveil.fl.deploy.work import Trainer
     from merveil.fl.gate import FILE, ModelGate
@@ -55,10 +59,21 @@ def run(args: argparse.Namespace) -> int:
     finally:
         signal.signal(signal.SIGTERM, before)
     if args.json:
-        print_json({"member": member.identity.name, "rounds": site.rounds, "last": last})
+        told = {"member": member.identity.name, "rounds": site.rounds, "last": last}
+        print_json({**told, "privacy": private.spent(member)})
     elif not args.quiet:
-        say(f"{member.identity.name}: took part in {site.rounds} rounds; {last}")
-    return OK if last == OVER else ABORTED
+        noise = _spent(private.spent(member))
+        say(f"{member.identity.name}: took part in {site.rounds} rounds; {last}{noise}")
+    return OK if last in (OVER, OVER_SPENT) else ABORTED
+
+
+def _spent(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    return (
+        f"; this site's privacy: epsilon {found['epsilon']:.4g} of {found['target_epsilon']:g} at delta "
+        f"{found['delta']:g} in {found['uploads']} uploads"
+    )
 
 
 def _source(config: Path, data: str) -> str:

@@ -94,6 +94,66 @@ def test_a_training_over_processes(federation: int, schema: Any, capsys: pytest.
     assert (found["rounds_done"], found["phase"]) == (2, "finished")
 
 
+NOISE = """dp = "distributed"
+epsilon = 8.0
+delta = 1e-3
+norm_clip = 1.0
+"""
+
+
+def test_a_training_with_noise_over_processes(
+    federation: int, schema: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two rounds of which the sites' own limits pay one: every party says by what name it ended."""
+    from merveil.fl.deploy.private import LEDGER
+    from merveil.fl.dp import epsilon_of_rounds, mechanism_for
+    from merveil.fl.dp_ledger import Budget
+    from merveil.fl.options import read_config, resolve
+
+    path = Path("server/federation.toml")
+    path.write_text(path.read_text() + NOISE)
+    options = resolve(read_config(path)["train"])
+    mechanism = mechanism_for(options, 1683, 5, Budget(None, "f", 8.0, 1e-3))
+    once = epsilon_of_rounds(mechanism, 1, 1e-3)
+    for i in range(1, 6):
+        figures = f"dp_epsilon = {once!r}\ndp_delta = 1e-3\ndp_norm_clip = 1.0\n"
+        Path(f"s{i}/policy.toml").write_text(figures)
+    server = start("server", "--config", "server/federation.toml", "--json")
+    sites = [start("site", "--config", f"s{i}/federation.toml", "--json") for i in range(1, 6)]
+    try:
+        out, err = server.communicate(timeout=300)
+        assert server.returncode == 0, err
+        found = json.loads(out)
+        assert schema.check(found, schema.load("server")) == []
+        assert (found["status"], found["rounds"]) == ("budget_spent", 1)
+        assert (found["privacy"]["unit"], found["privacy"]["epsilon"]) == ("client", once)
+        assert "BUDGET_SPENT: stopped after round 1 of 2" in err
+        for site in sites:
+            out, err = site.communicate(timeout=300)
+            assert site.returncode == 0, err
+            found = json.loads(out)
+            assert schema.check(found, schema.load("site")) == []
+            assert (found["rounds"], found["privacy"]["uploads"]) == (1, 1)
+            assert found["privacy"]["epsilon"] == once and "budget is spent" in found["last"]
+            assert "BUDGET_SPENT: this site sits the round out" in err
+    finally:
+        for process in (server, *sites):
+            process.kill()
+            process.wait()
+    assert Path("s1", LEDGER).stat().st_mode & 0o777 == 0o600
+    capsys.readouterr()
+    assert main(["server", "--config", "server/federation.toml", "--status", "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert schema.check(status, schema.load("server-status")) == []
+    assert (status["phase"], status["privacy"]["epsilon"]) == ("budget_spent", once)
+    assert main(["server", "--config", "server/federation.toml", "--status"]) == 0
+    words = capsys.readouterr().out
+    assert "a site's whole update" in words and "at delta 0.001" in words and "RDP of skellam" in words
+    assert main(["site", "--config", "s1/federation.toml", "--check"]) == 1  # no server is there any more
+    words = capsys.readouterr().out
+    assert "privacy" in words and "spent in 1 uploads, 0 left" in words
+
+
 def test_check_before_and_while_the_server_is_there(
     federation: int, schema: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -256,7 +256,9 @@ def test_a_site_refuses_work_that_is_not_the_announced_one(world: Any, tmp_path:
 @pytest.mark.parametrize(
     "option",
     [
-        {"dp": "distributed", "epsilon": 8.0, "delta": 1e-3, "norm_clip": 1.0, "scheme": "secagg"},
+        {"dp": "central", "epsilon": 8.0, "delta": 1e-3, "norm_clip": 1.0, "scheme": "secagg"},
+        {"dp": "sgd", "epsilon": 8.0, "delta": 1e-3, "norm_clip": 1.0, "batch": 4},
+        {"dp_unit": "person", "dp": "distributed", "epsilon": 8.0, "delta": 1e-3, "norm_clip": 1.0},
         {"model": "exact-ridge"},
         {"strategy": "scaffold"},
         {"server_ema": 0.9},

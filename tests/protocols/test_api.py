@@ -95,6 +95,12 @@ def test_the_policy_is_asked_first(k: Any, change: dict[str, Any]) -> None:
     aborts(AbortCode.PARAMS_BELOW_FLOOR, k.client, 1, policy=replace(k.policy, **change))
 
 
+def test_figures_of_privacy_are_asked_before_a_session_exists(k: Any) -> None:
+    """Whoever drives the session has to name the noise that it puts into the vector."""
+    figures = replace(k.policy, dp_epsilon=2.0, dp_delta=1e-3, dp_norm_clip=1.0)
+    aborts(AbortCode.PARAMS_BELOW_FLOOR, k.client, 1, policy=figures)
+
+
 def test_parameters_of_another_scheme_are_refused(k: Any) -> None:
     other = replace(k.params, scheme="other")
     for make in (lambda: k.client(1, params=other), lambda: k.server(params=other)):

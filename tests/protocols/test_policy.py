@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from merveil.protocols.dp.discrete import Mechanism, plan
 from merveil.protocols.errors import AbortCode, Aborted, LocalError
 from merveil.protocols.params import Params
 from merveil.protocols.policy import Policy, default_corrupt, default_threshold
@@ -48,6 +49,7 @@ def test_the_tables_cover_every_field() -> None:
     """A new field of the policy needs a row here, or a test of its own below."""
     elsewhere = {"anchor", "min_honest", "allow_small_cohort", "corrupt", "gamma", "delta", "min_difference"}
     elsewhere |= {"max_verify_bytes", "allow_authority"}  # tests/protocols/ckks: there alone they apply
+    elsewhere |= {"dp_epsilon", "dp_delta", "dp_norm_clip"}  # test_noise_against_own_figures, below
     assert {f.name for f in fields(Policy)} == {n.split()[0] for n in REFUSED} | elsewhere
 
 
@@ -117,3 +119,58 @@ def test_the_documented_defaults() -> None:
     assert [default_corrupt(n) for n in (5, 10, 12, 100)] == [1, 3, 3, 33]
     assert default_threshold(12, 3) == 8
     assert Policy(ANCHOR).corrupt_floor(100) == 33 and replace(POLICY, corrupt=7).corrupt_floor(100) == 7
+
+
+# Differential privacy
+
+NOISE = plan("skellam", 30, 12, 5, 1.0, 2.0)
+ROUND = Params("secagg", 12, NOISE.size, bits=NOISE.bits, clip=NOISE.clip, threshold=8, corrupt=3)
+FIGURES = Policy(ANCHOR, dp_epsilon=2.0, dp_delta=1e-3, dp_norm_clip=1.0)
+
+# what only one rule of check_mechanism refuses: changes of the noise, of the parameters, of the policy
+NOISE_REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], str]] = {
+    "central": ({"central": True, "honest": 1}, {}, {}, "by itself"),
+    "cohort of the noise": ({"cohort": 13}, {}, {}, "the roster has"),
+    "cohort of the round": ({}, {"cohort": 11}, {}, "the roster has"),
+    "norm clip": ({"norm_clip": 1.01}, {}, {}, "norm clip"),
+    "delta": ({}, {}, {"dp_delta": 0.09}, "one over"),
+    "honest": ({"honest": 6}, {}, {}, "honest noise shares"),
+    "weights": ({}, {"max_weight": 2, "dim": NOISE.size - 1}, {}, "weight"),
+    "size": ({}, {"dim": NOISE.size + 1}, {}, "not those of the mechanism"),
+    "bits": ({}, {"bits": NOISE.bits - 1}, {}, "not those of the mechanism"),
+    "no figures": ({}, {}, {"dp_epsilon": 0.0, "dp_delta": 0.0, "dp_norm_clip": 0.0}, "names no dp_epsilon"),
+}
+
+
+@pytest.mark.parametrize("name", NOISE_REFUSED)
+def test_noise_against_own_figures(name: str) -> None:
+    FIGURES.check_mechanism(ROUND, NOISE, 12)
+    noise, params, policy, why = NOISE_REFUSED[name]
+    with pytest.raises(Aborted, match=why) as caught:
+        replace(FIGURES, **policy).check_mechanism(replace(ROUND, **params), replace(NOISE, **noise), 12)
+    assert caught.value.code is AbortCode.PARAMS_BELOW_FLOOR and not caught.value.released
+
+
+def test_figures_want_noise_and_no_figures_want_none() -> None:
+    with pytest.raises(Aborted, match="has no noise"):
+        FIGURES.check_mechanism(ROUND, None, 12)
+    POLICY.check_mechanism(ROUND, None, 12)
+    assert isinstance(NOISE, Mechanism)
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        (2.0, 0.0, 0.0),
+        (2.0, 1e-3, 0.0),
+        (0.0, 1e-3, 1.0),
+        (-1.0, 1e-3, 1.0),
+        (2.0, 1.0, 1.0),
+        (float("inf"), 1e-3, 1.0),
+        (2.0, float("nan"), 1.0),
+        (2.0, 1e-3, float("inf")),
+    ],
+)
+def test_figures_are_positive_and_go_together(figures: tuple[float, float, float]) -> None:
+    with pytest.raises(LocalError):
+        Policy(ANCHOR, dp_epsilon=figures[0], dp_delta=figures[1], dp_norm_clip=figures[2])
