@@ -5,7 +5,7 @@ alone; where that is one clip, dividing by the bias gives its pixels. It does no
 one client's or a whole cohort's, so an exact sum does not help; what helps is to refuse the model (fl.gate).
 A23-trap: rows that few inputs wake; a unit's own gradient, divided by its bias, is a clip where one woke it.
 Sources: Fowl et al., ICLR 2022 (Robbing the Fed); Boenisch et al., EuroS&P 2023 (trap weights). LOKI needs
-different models for different clients (A22); SEER is declared as not provided and not built.
+different models for different clients (A22); SEER is A23-seer.
 """
 
 from typing import Any

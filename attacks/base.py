@@ -112,6 +112,7 @@ class Public:
     sites: tuple[str, ...] = ()  # of exact-ridge, in the order of its first sum
     challenge_site: NDArray[Any] | None = None  # site of each challenge record
     references: Any = None  # attacks.training.References: models that the attacker trained himself
+    secret: Any = None  # attacks.seer.Secret: what a server kept from making `start`
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,18 @@ SETTINGS: dict[str, Setting] = {
     "crafted": replace(RELU, cohort=8, rounds=4, options=(("hidden", 96),), clip=16.0, crafted="bins"),
     # 24 clips: of 8, an honest layer of 256 units gives each away too (some unit is woken by it alone).
     "trapped": replace(RELU, cohort=24, rounds=2, options=(("hidden", 256),), clip=16.0, crafted="trap"),
+    # 64 clips a sum, of which A24-sum rebuilds little; one prepared model for forty rounds.
+    "seer": Setting(
+        clips=4,
+        cohort=16,
+        rounds=40,
+        model="flow-mlp",
+        options=(("hidden", 64),),
+        clip=16.0,
+        bits=24,
+        people=240,
+        crafted="seer",
+    ),
     "one-clip-pool": replace(WIDE, colluders=4, rounds=7),
     "few-clips-pool": Setting(clips=2, cohort=12, rounds=20, colluders=3),
     "few-clips": Setting(clips=2, cohort=20, rounds=20),
@@ -124,6 +136,8 @@ def try_attack(
         return try_on_games(attack, scheme, games(attack.id, scheme), seed)
     if attack.setting == "course":
         return try_on_courses(attack, task, scheme, seed)
+    if attack.setting == "gate":
+        return try_on_gates(attack, scheme, seed)
     chosen = fitted(setting or SETTINGS[attack.setting], task)
     recorder = record_sums if chosen.sums else record
     cases = recorder(task, scheme, chosen, attack.adversary, seed)
@@ -146,6 +160,24 @@ def try_on_courses(attack: Attack, task: Task, scheme: str, seed: int, course: C
     cases = list(courses(task.archive, course, scheme, seed))
     guesses, finding = run(attack, cases, seed)
     return Trial(attack, scheme, finding, guesses, cases)
+
+
+def try_on_gates(
+    attack: Attack, scheme: str, seed: int, times: int = 1, gate: Callable[[], Any] | None = None
+) -> Trial:
+    """An attack on what a member trains on, in trainings of drawn people; other trainings for each scheme.
+
+    gate: makes what judges models at the member; none given: the one that members have.
+    """
+    from merveil.attacks.gating import GateField
+    from merveil.fl.gate import ModelGate
+
+    label = scheme if gate is None else f"{scheme}, a member without the gate"
+    rng = np.random.default_rng([seed, 94])
+    own = int.from_bytes(scheme.encode(), "big") % 2**31
+    fields = (GateField(gate or ModelGate, scheme, seed + own, i) for i in range(attack.tries * times))
+    guesses = [attack.infer(ground, _NOTHING, rng) for ground in fields]
+    return Trial(attack, label, attack.score(guesses, [None] * len(guesses), rng), guesses, [])
 
 
 def try_on_wires(attack: Attack, scheme: str, wires: Sequence[Wire], seed: int) -> Trial:
@@ -201,5 +233,6 @@ __all__ = [
     "try_on_courses",
     "try_on_fields",
     "try_on_games",
+    "try_on_gates",
     "try_on_wires",
 ]

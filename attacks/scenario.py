@@ -32,7 +32,8 @@ class Setting:
 
     by_person: a client holds that many clips of one person of its own, and the challenge are other clips of
     these people. colluders: clients 1..n that pool what they know with the server; they are not scored.
-    crafted: the server sends a start model of its own making, "bins" or "trap" (`attacks.probe.crafted`).
+    crafted: the server sends a start model of its own making, "bins" or "trap" (`attacks.probe.crafted`), or
+    "seer" (`attacks.seer`, on `flow-mlp`).
     model, options, clip, bits, lr: instead of the task's, where an attack is about one kind of network.
     people: drawn people (`attacks.population`) take the place of an archive that has fewer.
     sums: clients send the first 2 or all 3 sums of `exact-ridge` in place of a network's update
@@ -239,7 +240,14 @@ def _public(
     net = build(task.model, c, h, w, len(archive.classes), **task.options)
     counts = np.maximum(np.bincount(archive.y[~outside], minlength=len(archive.classes)), 1)
     start = net.init(1000 * seed + number)
-    if setting.crafted:
+    weight, secret = counts.sum() / (len(counts) * counts), None
+    if setting.crafted == "seer":
+        from merveil.attacks import seer
+
+        known = archive.x[outside], archive.y[outside]
+        made = seer.plan(*known, weight, setting, 1000 * seed + number // seer.ROUNDS)
+        start, secret = seer.prepared(made)
+    elif setting.crafted:
         start = crafted(setting.crafted, net, archive.x[outside], 1000 * seed + number, setting.cohort)
     return Public(
         scheme=scheme,
@@ -254,12 +262,13 @@ def _public(
         max_weight=32 if setting.weighted else 1,
         cohort=setting.cohort,
         clips=setting.clips,
-        class_weight=counts.sum() / (len(counts) * counts),
+        class_weight=weight,
         proxy_x=archive.x[outside],
         proxy_y=archive.y[outside],
         challenge_x=archive.x[challenge],
         challenge_y=archive.y[challenge],
         options=task.options,
+        secret=secret,
     )
 
 

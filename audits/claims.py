@@ -105,6 +105,13 @@ CLAIMS: dict[str, Claim] = {
             "all",
         ),
         Claim(
+            "C-34",
+            "A member that has the gate trains neither on another architecture nor on values that are no "
+            "numbers, nor, after an honest model, on imprint bins or trap rows as published.",
+            ("A23-gate",),
+            "all",
+        ),
+        Claim(
             "N-31",
             "A small cohort's sum gives clips back: their movement is rebuilt, their membership is certain "
             "where a hidden layer is fully connected, and behind a ReLU layer a batch falls apart exactly.",
@@ -113,8 +120,9 @@ CLAIMS: dict[str, Claim] = {
         ),
         Claim(
             "N-32",
-            "A start model made to leak, sent to all clients alike, gives single clips away through any sum.",
-            ("A23", "A23-trap"),
+            "A start model made to leak, sent to all clients alike, gives single clips away through any sum; "
+            "one trained with a secret decoder (SEER) passes the gate.",
+            ("A23", "A23-trap", "A23-seer"),
             "all",
         ),
         Claim(

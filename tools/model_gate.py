@@ -4,26 +4,26 @@ Honest: every round of real federated trainings on drawn people, judged after th
 ten rounds, and as the first model that a member sees. Crafted: imprint bins and trap rows (factors .90 to
 .99, mirrored as published or with both sides drawn) put into one wide layer of an honest model of the same
 training. A training is one unit; the bounds of `fl.gate` were looked for on seed 0, which is not used here.
+`--seer N`: N models of A23-seer instead.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from merveil.attacks.crafting import bins, trap
+from merveil.attacks.gating import choose, crafted, training
 from merveil.attacks.population import population
+from merveil.attacks.runner import SETTINGS
+from merveil.attacks.seer import plan, train
 from merveil.attacks.stats import clopper_pearson
-from merveil.fl.clients import parse_clients, partition
-from merveil.fl.driver import Federation, Run
-from merveil.fl.gate import Bounds, suspicion, tensors
-from merveil.fl.options import resolve
+from merveil.fl.gate import Bounds, suspicion
 from merveil.fl.update import Layout
 from merveil.mer.atomic import write_text
+from merveil.mer.models.flow_mlp import FlowMLP
 
 # name, options, strategy, most rounds: as far as a machine of two cores goes.
 TRAININGS: tuple[tuple[str, dict[str, Any], str, int], ...] = (
@@ -40,42 +40,27 @@ TRAININGS: tuple[tuple[str, dict[str, Any], str, int], ...] = (
     ("featref", {}, "fedadamw", 8),
 )
 GAP = 10
-FACTORS = (0.9, 0.95, 0.97, 0.99)
-WIDE = 100  # inputs of a layer from which on crafted rows are worth a server's while
+LATER = 20  # honest rounds before the later of the SEER models
 
 
-def training(name: str, options: dict[str, Any], strategy: str, rounds: int, seed: int) -> tuple[Layout, Any]:
-    """Layout and the models before each round [rounds + 1, P] of one honest training."""
-    archive = population(24, 8, seed)
-    chosen = resolve(
-        {"model": name, "model_options": options, "strategy": strategy, "seed": seed, "clients": "site:6"}
-        if options
-        else {"model": name, "strategy": strategy, "seed": seed, "clients": "site:6"}
-    )
-    federation = Federation(archive, [Run("", partition(archive, parse_clients("site:6")))], chosen)
-    state, found = federation.start(), []
-    for _ in range(min(rounds, chosen.rounds)):
-        found.append(state.params[0].astype(np.float32))
-        state, _ = federation.advance(state)
-    return federation.layout, np.stack([*found, state.params[0].astype(np.float32)])
+def seer(seed: int) -> dict[str, list[bool]]:
+    """Question -> whether the gate refused SEER models: one from an honest start, one from a later model.
 
-
-def crafted(layout: Layout, model: Any, rng: np.random.Generator) -> Iterator[tuple[str, Any]]:
-    """Kind and model, for every wide layer of the network and every kind of crafted row."""
-    at, wide = 0, {name for name, w in tensors(layout, model) if w.shape[1] >= WIDE}
-    for name, shape in layout.entries:
-        size = int(np.prod(shape))
-        if name in wide:
-            rows, width = shape[0], size // shape[0]
-            kinds = [("bins", bins(np.zeros(rows), width)[0])]
-            for factor in FACTORS:
-                kinds.append((f"trap {factor} mirrored", trap(rows, width, factor, rng)))
-                kinds.append((f"trap {factor} drawn", trap(rows, width, factor, rng, mirrored=False)))
-            for kind, weight in kinds:
-                bad = model.copy()
-                bad[at : at + size] = weight.ravel()
-                yield kind, bad
-        at += size
+    Prepared as A23-seer prepares them, on 72 drawn people; sent first, and after the honest model before.
+    """
+    archive = population(72, 8, seed)
+    layout, models = training(archive, choose("flow-mlp", {}, "fedadamw", seed), LATER)
+    net = FlowMLP((28, 28, 3), len(archive.classes))
+    counts = np.bincount(archive.y, minlength=len(archive.classes))
+    weight = counts.sum() / (len(counts) * counts)
+    made = plan(archive.x, archive.y, weight, SETTINGS["seer"], seed)
+    found: dict[str, list[bool]] = {}
+    for at, name in ((0, "start"), (LATER, "later")):
+        model, _ = train(net, models[at], made)
+        for what, before in (("first seen", None), ("next", models[at])):
+            refused = bool(suspicion(layout, model, before, Bounds()))
+            found[f"seer from the {name} model, {what}"] = [refused]
+    return found
 
 
 def judged(layout: Layout, models: Any, rng: np.random.Generator) -> dict[str, list[bool]]:
@@ -118,12 +103,18 @@ def table(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each kind (default 3)")
+    parser.add_argument("--seer", type=int, default=0, help="models trained with a secret decoder instead")
     parser.add_argument("--json", type=Path, required=True)
     args = parser.parse_args()
-    rows = []
-    for seed in range(1, args.seeds + 1):
+    rows: list[dict[str, Any]] = []
+    for seed in range(1, args.seer + 1):
+        rows.append({"model": "flow-mlp", "seed": seed, "refused": seer(seed)})
+        print(rows[-1], file=sys.stderr, flush=True)
+        write_text(args.json, json.dumps({"table": table(rows), "trainings": rows}) + "\n")
+    for seed in range(1, (0 if args.seer else args.seeds) + 1):
         for name, options, strategy, rounds in TRAININGS:
-            layout, models = training(name, options, strategy, rounds, seed)
+            archive = population(24, 8, seed)
+            layout, models = training(archive, choose(name, options, strategy, seed), rounds)
             refused = judged(layout, models, np.random.default_rng(seed))
             rows.append(
                 {"model": name, "options": options, "strategy": strategy, "seed": seed, "refused": refused}

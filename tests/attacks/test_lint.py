@@ -27,6 +27,7 @@ ALLOWED = {
     "merveil.attacks.reading",
     "merveil.attacks.reconstruction",
     "merveil.attacks.replay",
+    "merveil.attacks.seer",
     "merveil.attacks.stats",
     "merveil.attacks.wire",
     "merveil.protocols.codec",
