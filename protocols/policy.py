@@ -124,9 +124,7 @@ class Policy:
                 below, f"dp_delta {self.dp_delta:g} is no smaller than one over the {members} members"
             )
         try:
-            mechanism.check(
-                params
-            )  # the honest shares that this party's own parameters guarantee, among others
+            mechanism.check(params)  # no more honest shares than these parameters guarantee, and its grid
         except LocalError as error:
             raise Aborted(below, f"the noise does not fit the round: {error}") from error
 
