@@ -23,7 +23,7 @@ from merveil.fl.driver import Federation, Run, federated_net
 from merveil.fl.gate import tensors
 from merveil.fl.options import TrainOptions, resolve
 from merveil.fl.update import Layout
-from merveil.protocols.errors import Aborted, LocalError
+from merveil.protocols.errors import AbortCode, Aborted, LocalError
 
 if TYPE_CHECKING:
     from merveil.mer.data.archive import Archive
@@ -114,8 +114,9 @@ class GateField:
             self._member.codes(task, work, 1.0)
         except Aborted as error:
             return Answer(False, error.code.name)
-        except LocalError:  # the codec takes no update that is no number: it was trained by then
-            return Answer(True)
+        except LocalError as error:  # of the codec, after training: it takes no update that is no number
+            if error.code is not AbortCode.INPUT_NOT_FINITE:
+                raise
         return Answer(True)
 
     def crafted(self) -> list[Models]:

@@ -29,7 +29,9 @@ from merveil.mer.models.flow_mlp import SIDE, FlowMLP
 from merveil.mer.models.stacked import StackedNet
 
 ROUNDS = 40  # for which one prepared model is sent to ever new cohorts
+STARTS = 3  # preparations, of which the one that reads outside people's sums best is sent
 STEPS, RATE = 700, 2e-3  # of Adam, with a cosine schedule
+CHOSEN_ON = 1024  # sums that preparations are compared on
 SUMS = 128  # drawn anew at each step, of the clips' gains
 FLOOR = 3e-3  # gains below it drown in the codec's rounding
 SHIFT, STRETCH, NOISE = 1.5, 0.15, 0.1  # of the clips at each step: cells, share, normalised flow
@@ -74,25 +76,39 @@ def plan(
 
 @lru_cache(maxsize=8)
 def prepared(made: Plan) -> tuple[NDArray[np.float32], Secret]:
-    """The start model [P] and the secret; the same for the same plan. About twenty seconds."""
+    """The start model [P] and the secret; the same for the same plan. About half a minute."""
     h, w, c = made.shape
     net = build("flow-mlp", c, h, w, made.classes, **dict(made.options))
     assert isinstance(net, FlowMLP)
     honest = net.init(made.seed)
-    model, direction = train(net, honest, made)
+    model, direction = best(net, honest, made)
     layout = Layout.of(net.layout)
     told = [bool(suspicion(layout, model, before, Bounds())) for before in (None, honest)]
     return model, Secret(direction, honest, (told[0], told[1]))
 
 
-def train(net: FlowMLP, honest: NDArray[np.float32], made: Plan) -> tuple[NDArray[np.float32], Floats]:
-    """Model [P] and direction [units] from an honest model and the plan's clips."""
+def best(net: FlowMLP, honest: NDArray[np.float32], made: Plan) -> tuple[NDArray[np.float32], Floats]:
+    """Of STARTS preparations the one with the least loss on sums of the plan's clips as they are."""
+    found = [train(net, honest, made, start) for start in range(STARTS)]
+    clips, labels = torch.from_numpy(net.prepare(made.images)), torch.from_numpy(made.labels)
+    losses = []
+    for model, direction in found:
+        params = torch.from_numpy(model).requires_grad_(True)
+        gain = gains(net, params, torch.from_numpy(direction).float(), clips, labels).detach()
+        sums = _drawn(made, gain, labels, np.random.default_rng([made.seed, 84]), CHOSEN_ON)
+        losses.append(float(_loss(clips, *sums)))
+    return found[int(np.argmin(losses))]
+
+
+def train(
+    net: FlowMLP, honest: NDArray[np.float32], made: Plan, start: int = 0
+) -> tuple[NDArray[np.float32], Floats]:
+    """Model [P] and direction [units] from an honest model and the plan's clips. start: of the coins."""
     torch.set_num_threads(1)
-    rng, coins = np.random.default_rng([made.seed, 83]), torch.Generator().manual_seed(made.seed)
+    rng = np.random.default_rng([made.seed, 83, start])
+    coins = torch.Generator().manual_seed(made.seed * STARTS + start)
     clips = torch.from_numpy(net.prepare(made.images))
     prior = np.bincount(made.labels, minlength=made.classes) / len(made.labels)
-    weight = torch.tensor(made.class_weight, dtype=torch.float32)
-    size = min(made.clips * made.cohort, len(clips) // made.clips * made.clips)
     params = torch.from_numpy(honest.copy()).requires_grad_(True)
     direction = torch.randn(net.hidden, generator=coins).requires_grad_(True)
     optimiser = torch.optim.Adam([params, direction], lr=RATE)
@@ -102,11 +118,7 @@ def train(net: FlowMLP, honest: NDArray[np.float32], made: Plan) -> tuple[NDArra
         # Labels by their frequency alone: the gain must not rest on what a clip's label is.
         y = torch.from_numpy(rng.choice(made.classes, len(x), p=prior))
         gain = gains(net, params, direction, x, y)
-        drawn = np.stack([rng.permutation(len(x))[:size] for _ in range(SUMS)])
-        rows = torch.from_numpy(drawn)
-        mass = weight[y][rows].unflatten(1, (-1, made.clips))
-        own = gain[rows] * (mass / mass.sum(-1, keepdim=True)).flatten(1)
-        loss = _loss(x, rows, own)
+        loss = _loss(x, *_drawn(made, gain, y, rng, SUMS))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -127,6 +139,14 @@ def gains(net: FlowMLP, params: Any, direction: Any, x: Any, y: Any) -> Any:
     loss = functional.cross_entropy(scores, y, reduction="sum")
     (d,) = torch.autograd.grad(loss, units, create_graph=True)
     return d @ (direction / direction.norm())
+
+
+def _drawn(made: Plan, gain: Any, y: Any, rng: np.random.Generator, sums: int) -> tuple[Any, Any]:
+    """Sums of a cohort drawn from clips: rows and client-weighted gains [sums, clips]."""
+    size = min(made.clips * made.cohort, len(gain) // made.clips * made.clips)
+    rows = torch.from_numpy(np.stack([rng.permutation(len(gain))[:size] for _ in range(sums)]))
+    mass = torch.tensor(made.class_weight, dtype=torch.float32)[y][rows].unflatten(1, (-1, made.clips))
+    return rows, gain[rows] * (mass / mass.sum(-1, keepdim=True)).flatten(1)
 
 
 def _loss(x: Any, rows: Any, own: Any) -> Any:

@@ -46,7 +46,7 @@ LATER = 20  # honest rounds before the later of the SEER models
 def seer(seed: int) -> dict[str, list[bool]]:
     """Question -> whether the gate refused SEER models: one from an honest start, one from a later model.
 
-    Prepared as A23-seer prepares them, on 72 drawn people; sent first, and after the honest model before.
+    Each prepared once, as A23-seer does it, on 72 drawn people; sent first, and after that honest model.
     """
     archive = population(72, 8, seed)
     layout, models = training(archive, choose("flow-mlp", {}, "fedadamw", seed), LATER)
