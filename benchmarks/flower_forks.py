@@ -73,9 +73,9 @@ def become(entry: Callable[[], None], name: str, words: list[str], folder: str, 
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:  # noqa: BLE001  the process ends here, and must say why
-        traceback.print_exc()
     finally:
+        if sys.exc_info()[0] is not None:
+            traceback.print_exc()  # nobody above this frame would
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
