@@ -15,7 +15,7 @@ import numpy as np
 from merveil.mer.data.archive import Archive, load_archive
 from merveil.mer.data.splits import Fold, kfold, parse_protocol
 from merveil.mer.loso import central_predictions
-from merveil.mer.metrics import confusion, uf1
+from merveil.mer.metrics import confusion, mean_difference, uf1
 from merveil.mer.personal import Personal, personalised, summary
 from merveil.mer.personal_head import LAM, personalised_network
 
@@ -66,6 +66,23 @@ def spoken(archive: Archive, one: Personal) -> str:
     )
 
 
+def over_seeds(archive: Archive, folds: Sequence[Fold], ks: Sequence[int], model: str, seeds: int) -> None:
+    """Print mean UF1 over training seeds without and with own clips, and the paired interval of the gain."""
+    runs = [central_predictions(archive, folds, model=model, seed=s, keep_models=True) for s in range(seeds)]
+    for k in ks:
+        tried = [personalised_network(archive, folds, *run.models, k) for run in runs if run.models]
+        rows = tried[0].rows
+        truth, person, classes = archive.y[rows], archive.person[rows], len(archive.classes)
+        guesses = [[getattr(one, name).argmax(1) for one in tried] for name in ("before", "after")]
+        gain, (low, high) = mean_difference(truth, *guesses, person, classes)
+        means = [np.mean([uf1(confusion(truth, g, classes)) for g in runs_]) for runs_ in guesses]
+        print(
+            f"k {k}, {seeds} seeds: {len(rows)} clips of {len(np.unique(person))} people, UF1 {means[0]:.3f} "
+            f"without, {means[1]:.3f} with: {gain:+.3f} ({low:+.3f} to {high:+.3f})",
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", required=True)
@@ -73,11 +90,16 @@ def main() -> None:
     parser.add_argument("--model", default="exact-ridge")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lam", type=float, action="append", help="of networks; may be repeated")
+    parser.add_argument("--seeds", type=int, help="of a network: the mean over seeds 0 to N - 1")
     parser.add_argument("--choose", action="store_true")
     args = parser.parse_args()
     archive = load_archive(args.data)
     folds = parse_protocol("loso").folds(archive, 0)
-    for k in map(int, args.k.split(",")):
+    ks = [int(k) for k in args.k.split(",")]
+    if args.seeds:
+        over_seeds(archive, folds, ks, args.model, args.seeds)
+        return
+    for k in ks:
         if args.choose:
             choose(archive, k, args.model, args.seed)
         elif args.model == "exact-ridge":
