@@ -371,7 +371,7 @@ def test_check_passes_and_writes_nothing(world: Any) -> None:
     found.start_server()
     before = (found.homes[0] / "ledger").read_bytes()
     done = checks(found)
-    assert list(done) == ["keys", "roster", "ledger", "disk", "data", "tls", "clock", "policy"]
+    assert list(done) == ["keys", "roster", "ledger", "privacy", "disk", "data", "tls", "clock", "policy"]
     assert all(c.ok for c in done.values()), done
     assert (found.homes[0] / "ledger").read_bytes() == before
     everyone(found)

@@ -204,6 +204,8 @@ def test_the_servers_own_account_ends_a_training_too(noisy: Any, gone: Any) -> N
     assert (result["status"], result["rounds"]) == ("budget_spent", 1)
     assert "over the budget of 8 at delta 0.001" in found.log()
     assert [uploads(home) for home in found.homes] == [2] * 5 and len(lost) == 2
+    # it was known before anybody was asked for a round that could not be paid
+    assert all("round 2, attempt 1" not in (home / "log.txt").read_text() for home in found.homes)
 
 
 def test_a_server_started_again_goes_on_with_what_is_spent(
@@ -578,6 +580,15 @@ def test_a_charge_that_cannot_be_written_lets_nothing_leave(
     monkeypatch.setattr(FileStore, "save", save)
     assert uploads(asked.world.homes[0]) == 0
     assert asked.ask(asked.task()).frames and uploads(asked.world.homes[0]) == 1
+
+
+def test_a_refused_upload_stays_unpaid(tmp_path: Path) -> None:
+    release = plan("skellam", 100, 5, 3, 1.0, 0.5).release()
+    with private.UploadBudget(tmp_path / private.LEDGER, "f", 0.1, 1e-3) as found:
+        for _ in range(2):  # asked again, it is not taken for the one that was charged last
+            with pytest.raises(BudgetSpent):
+                found.pay(release, "upload")
+        assert (found.uploads, found.last) == (0, "")
 
 
 def test_a_ledger_put_back_forgets_which_is_the_declared_non_claim(noisy: Any) -> None:
