@@ -86,6 +86,17 @@ def test_a_model_from_nowhere_is_refused_within_a_training(tmp_path: Path) -> No
     ModelGate(path).admit(LAYOUT, model(2), NET, training="b")
 
 
+def test_noise_turns_layers_and_everything_else_is_still_asked() -> None:
+    gate = ModelGate()
+    gate.admit(LAYOUT, model(0), NET, training="a", noisy=True)
+    gate.admit(LAYOUT, model(1), NET, training="a", noisy=True)  # from nowhere, as far as a cosine can tell
+    for crafted in (bins(), trap()):
+        assert refused(gate, with_rows(crafted), training="a", noisy=True) is AbortCode.MODEL_MISMATCH
+    assert refused(gate, model(), "other", noisy=True) is AbortCode.ARCH_MISMATCH
+    assert refused(gate, model(1), start=model(0), noisy=True) is AbortCode.MODEL_MISMATCH
+    assert refused(gate, model(3), training="a") is AbortCode.MODEL_MISMATCH
+
+
 def test_the_first_model_must_be_the_one_that_the_seed_gives() -> None:
     gate = ModelGate()
     assert refused(gate, model(1), start=model(0)) is AbortCode.MODEL_MISMATCH
