@@ -18,9 +18,8 @@ from merveil.attacks.inversion import Space
 from merveil.attacks.reading import honest_sum
 from merveil.attacks.replay import Replay, scaled
 
-LIKE = (
-    0.9  # correlation from which on a picture counts as the clip; fixed before any run but the first trials
-)
+# Correlation from which on a picture counts as the clip; as the rule, fixed after first trials.
+LIKE = 0.9
 CHECKED = 8  # rounds in which the members' own view is computed
 
 
