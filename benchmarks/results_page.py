@@ -299,9 +299,7 @@ mean over seeds. Fewer than five seeds of a network are preliminary. Models with
 Half-widths are about .08, so only paired differences mean anything."""
 
 SECURE_HEAD = """Lines on *kfold:5* are five folds and fewer rounds than the frozen number: they compare
-schemes, are no scores, and stand in no other table. The cells of `ststnet` here and above were made while its
-passes gave other last bits in the process that compiled them than in those that loaded them (up to 1.5e-4
-of a probability after 20 rounds, no label changed; since mended); plain and the others here loaded them."""
+schemes, are no scores, and stand in no other table."""
 
 ABLATION_HEAD = """These are differences of LOSO scores, shown and not chosen by; recipes were chosen by inner
 validation on training people, with the number of configurations in `mer/models/registry.py` and in
