@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from merveil.fl.aggregator import Aggregate, SecureAggregator
-from merveil.fl.dp_ledger import RELATION, Budget
+from merveil.fl.dp_ledger import RELATION, Budget, BudgetSpent
 from merveil.fl.options import TrainOptions
 from merveil.mer.errors import InputError
 from merveil.protocols.dp.accountant import epsilon
-from merveil.protocols.dp.discrete import Mechanism, solve
+from merveil.protocols.dp.discrete import Charged, Mechanism, solve
 from merveil.protocols.errors import LocalError
 from merveil.protocols.params import Params
 from merveil.protocols.primitives.kdf import hash_fields
@@ -32,16 +32,57 @@ Floats = NDArray[np.float64]
 PARTICIPATION = "every client in every charged round"
 
 
+STRETCH = 2.0  # noise over that of an untouched budget, from which on a training is refused
+
+
 def mechanism_for(options: TrainOptions, dim: int, clients: int, budget: Budget) -> Mechanism:
     """The mechanism whose noise lets all rounds stay within what is left of the budget.
 
-    InputError: delta is no smaller than one over the clients. LocalError: nothing left, or no noise fits.
+    InputError: delta is no smaller than one over the clients. BudgetSpent: nothing is left, or so little that
+    the noise would be more than STRETCH times that of the whole budget. LocalError: no noise fits.
     """
     if options.delta * clients >= 1:
         raise InputError(
             f"--delta {options.delta:g} with {clients} clients: a mechanism that publishes one client whole "
             f"would pass; use less than {1 / clients:.2g}"
         )
+    whole = _solved(options, dim, clients)
+    if not budget.spent:
+        return whole
+    if budget.epsilon() >= options.epsilon:
+        raise BudgetSpent(f"the budget is spent: {_left(options, whole, budget)}")
+    try:
+        found = _solved(options, dim, clients, budget.spent)
+    except LocalError as error:  # the whole budget's noise fits, so what is left is too little
+        raise BudgetSpent(f"the budget is nearly spent ({error}): {_left(options, whole, budget)}") from error
+    factor = found.release().multiplier / whole.release().multiplier
+    if factor > STRETCH:
+        raise BudgetSpent(
+            f"the budget is nearly spent: the rest would take {factor:.3g} times the noise of a first "
+            f"training, and more than {STRETCH:g} times is refused: {_left(options, whole, budget)}"
+        )
+    return found
+
+
+def _paid(options: TrainOptions, budget: Budget) -> str:
+    return (
+        f"{budget.uploads} uploads cost epsilon {budget.epsilon():.4g} of {options.epsilon:g} at delta "
+        f"{options.delta:g}"
+    )
+
+
+def _left(options: TrainOptions, whole: Mechanism, budget: Budget) -> str:
+    """What was paid, what the training needs, and what can be done; whole: with the noise of a first one."""
+    needed = epsilon([*budget.spent, (whole.release(), options.rounds)], options.delta)
+    return (
+        f"{_paid(options, budget)}; {options.rounds} rounds with the noise of a first training would bring "
+        f"it to {needed:.4g}. Use that as --epsilon, if those whom it protects agree; fewer rounds get the "
+        "same share of what is left and do not help. Other people, or another unit, are another federation with a "
+        "budget of its own; a new ledger for the same ones would only hide what they paid"
+    )
+
+
+def _solved(options: TrainOptions, dim: int, clients: int, spent: Charged = ()) -> Mechanism:
     central = options.dp.startswith("central")
     return solve(
         "gaussian" if central else options.dp_noise,
@@ -54,7 +95,19 @@ def mechanism_for(options: TrainOptions, dim: int, clients: int, budget: Budget)
         rounds=options.rounds,
         bits=options.bits,
         central=central,
-        spent=budget.spent,
+        spent=spent,
+    )
+
+
+def stretched(options: TrainOptions, mechanism: Mechanism, budget: Budget) -> str:
+    """One line for the log of a training that begins on a budget that was used before; else empty."""
+    if not budget.spent:
+        return ""
+    whole = _solved(options, mechanism.dim, mechanism.cohort)
+    factor = mechanism.release().multiplier / whole.release().multiplier
+    return (
+        f"the budget was used before: {_paid(options, budget)}; the noise is {factor:.3g} times that of a "
+        "first training"
     )
 
 

@@ -72,6 +72,14 @@ def _present(path: Path, before: Mapping[str, Any] | None) -> None:
         )
 
 
+def note(options: TrainOptions, federation: "Federation") -> str:
+    """What a new run is to say of a budget of sums that was used before; empty where it was not."""
+    if not options.noisy_sums:
+        return ""
+    own = federation.private[0]
+    return dp.stretched(options, own.mechanism, own.budget)
+
+
 def figures(options: TrainOptions, federation: "Federation") -> dict[str, Any] | None:
     """The guarantees of a run as JSON, at the federated run that spent most; None without any.
 

@@ -23,10 +23,11 @@ PARTICIPATION = "every site in every upload that the server asked for; a site th
 
 
 class Account:
-    """mechanism: of every round of the run. budget: of the federation, as the server counts it."""
+    """mechanism: of every round of the run. budget: of the federation, as the server counts it. note: for the
+    log, where a new run begins on a budget that was used before."""
 
-    def __init__(self, options: TrainOptions, mechanism: Mechanism, budget: Budget) -> None:
-        self.options, self.mechanism, self.budget = options, mechanism, budget
+    def __init__(self, options: TrainOptions, mechanism: Mechanism, budget: Budget, note: str = "") -> None:
+        self.options, self.mechanism, self.budget, self.note = options, mechanism, budget, note
         self._release = mechanism.release()
 
     def afford(self) -> None:
@@ -61,7 +62,8 @@ def account(
     """The account of a run, None where it has no noise on sums; the ledger is locked as long as it is open.
 
     before: manifest of the run that goes on; its mechanism is kept. InputError: delta is no smaller than one
-    over the members. LocalError: nothing left of the budget, or the ledger of a run that goes on is gone.
+    over the members. BudgetSpent: nothing of the budget is left for a new run, or too little (`dp.STRETCH`).
+    LocalError: the ledger of a run that goes on is gone.
     """
     if not options.noisy_sums:
         yield None
@@ -74,7 +76,7 @@ def account(
         )
     with Budget(path, federation.hex(), options.epsilon, options.delta) as budget:
         if told:
-            mechanism = dp.from_json(told["mechanism"])
-        else:
-            mechanism = dp.mechanism_for(options, dim, members, budget)
-        yield Account(options, mechanism, budget)
+            yield Account(options, dp.from_json(told["mechanism"]), budget)
+            return
+        mechanism = dp.mechanism_for(options, dim, members, budget)
+        yield Account(options, mechanism, budget, dp.stretched(options, mechanism, budget))

@@ -233,19 +233,27 @@ def test_a_server_started_again_goes_on_with_what_is_spent(
 
 
 def test_budgets_outlive_a_training(noisy: Any) -> None:
-    found = noisy()
-    found.start_server()
-    everyone(found)
-    found.finish()
-    first = honest_mechanism(found).release().multiplier
-    shutil.rmtree(found.settings.run)
-    found.sites.clear()
+    """A third of the budget was used: a new training takes more noise, and its log says how much. The next
+    one is refused before anybody is asked, with what is left and what to do."""
+    found = noisy(rounds=3)
+    usual = honest_mechanism(found)
+    federation = Member.load(found.homes[0]).roster.federation.hex()
+    with Budget(found.server_home / private.LEDGER, federation, 8.0, 1e-3) as budget:
+        budget.charge(usual.release())
     found.start_server()
     everyone(found)
     privacy = found.finish()["privacy"]
-    assert privacy["uploads"] == 2 and privacy["epsilon"] <= 8
-    assert privacy["noise_multiplier"] > 10 * first  # of the budget next to nothing was left
-    assert [uploads(home) for home in found.homes] == [2] * 5
+    factor = privacy["noise_multiplier"] / usual.release().multiplier
+    assert privacy["uploads"] == 4 and privacy["epsilon"] <= 8 and 1 < factor < 2
+    assert f"the noise is {factor:.3g} times that of a first training" in found.log()
+    assert [uploads(home) for home in found.homes] == [3] * 5
+    shutil.rmtree(found.settings.run)
+    with pytest.raises(
+        BudgetSpent, match=r"nearly spent.* times the noise .*4 uploads cost epsilon"
+    ) as caught:
+        Server(found.settings, RunLog(verbosity=-1)).run()
+    assert "as --epsilon" in str(caught.value) and "fewer rounds" in str(caught.value)
+    assert [uploads(home) for home in found.homes] == [3] * 5
 
 
 def test_a_server_that_forgets_is_stopped_by_the_sites(noisy: Any) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from merveil.fl.clients import parse_clients, partition
-from merveil.fl.dp import PrivateAggregator, federation_id, from_json, mechanism_for, to_json
+from merveil.fl.dp import PrivateAggregator, federation_id, from_json, mechanism_for, stretched, to_json
 from merveil.fl.dp_ledger import Budget, BudgetSpent
 from merveil.fl.driver import Federation, Run
 from merveil.fl.evaluate import federated_predictions
@@ -173,6 +173,8 @@ def test_runs_of_one_federation_share_the_budget(tmp_path, linear, small):
             Target(tmp_path / "b"),
             QUIET,
         )
+    with pytest.raises(BudgetSpent, match=r"nearly spent.*3 uploads cost epsilon .*as --epsilon"):
+        train(small, "s", options(scheme="plain"), Target(tmp_path / "d"), QUIET)
     over = train(small, "s", options(scheme="plain", epsilon=20.0), Target(tmp_path / "c"), QUIET)
     assert over["privacy"]["uploads"] == 6 and 8 < over["privacy"]["epsilon"] <= 20
     again = train(
@@ -183,6 +185,66 @@ def test_runs_of_one_federation_share_the_budget(tmp_path, linear, small):
         QUIET,
     )
     assert again["privacy"]["uploads"] == 3
+
+
+def test_a_nearly_spent_budget_is_refused_above_twice_the_noise_and_told_of_below():
+    """The limit is looked for between two budgets: on one side the mechanism, on the other a word."""
+    chosen, n, dim = options(scheme="secagg"), 9, 100
+    whole = mechanism_for(chosen, dim, n, Budget(None, "f", 8.0, 1e-3))
+    small = plan("skellam", dim, n, whole.honest, 1.0, 20 * whole.release().multiplier).release()
+
+    def used(uploads):
+        """A budget of which many small uploads were paid."""
+        found = Budget(None, "f", 8.0, 1e-3)
+        found._counts = {small: uploads}
+        return found
+
+    low, high = 1, 1200
+    assert used(high).epsilon() < 8
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            mechanism_for(chosen, dim, n, used(middle))
+            low = middle
+        except BudgetSpent:
+            high = middle
+    found = mechanism_for(chosen, dim, n, used(low))
+    factor = found.release().multiplier / whole.release().multiplier
+    assert 1.98 < factor <= 2
+    assert epsilon([(small, low), (found.release(), 3)], 1e-3) <= 8
+    assert f"the noise is {factor:.3g} times that of a first training" in stretched(chosen, found, used(low))
+    assert stretched(chosen, whole, Budget(None, "f", 8.0, 1e-3)) == ""
+    with pytest.raises(BudgetSpent) as caught:
+        mechanism_for(chosen, dim, n, used(high))
+    said, cost = str(caught.value), used(high).epsilon()
+    needed = epsilon([(small, high), (whole.release(), 3)], 1e-3)
+    assert f"{high} uploads cost epsilon {cost:.4g} of 8 at delta 0.001" in said
+    assert f"would bring it to {needed:.4g}. Use that as --epsilon" in said and "fewer rounds" in said
+    more = resolve({**chosen.as_dict(), "epsilon": needed})
+    assert mechanism_for(more, dim, n, used(high)).variance  # what the word advises works
+    fewer = resolve({**chosen.as_dict(), "rounds": 1})
+    with pytest.raises(BudgetSpent):  # and what it says of fewer rounds is so
+        mechanism_for(fewer, dim, n, used(high + 5))
+
+
+def test_a_budget_that_leaves_no_noise_that_fits_is_nearly_spent():
+    """So little is left that the grid cannot hold the noise: the same word, not one about bits."""
+    chosen = options(scheme="secagg", bits=12)
+    whole = mechanism_for(chosen, 100, 9, Budget(None, "f", 8.0, 1e-3))
+    budget = Budget(None, "f", 8.0, 1e-3)
+    for _ in range(3):
+        budget.charge(whole.release())
+    with pytest.raises(BudgetSpent, match=r"nearly spent.*fit 12 bits.*3 uploads cost .*as --epsilon"):
+        mechanism_for(chosen, 100, 9, budget)
+
+
+def test_a_training_on_a_used_budget_says_the_factor(tmp_path, linear, small):
+    train(small, "s", options(scheme="plain", rounds=1, epsilon=2.0), Target(tmp_path / "a"), QUIET)
+    train(small, "s", options(scheme="plain"), Target(tmp_path / "b"), QUIET)
+    log = (tmp_path / "b" / "log.txt").read_text()
+    assert "the budget was used before: 1 uploads cost epsilon" in log
+    assert "times that of a first training" in log
+    assert "used before" not in (tmp_path / "a" / "log.txt").read_text()
 
 
 def test_training_stops_before_epsilon_is_exceeded_and_resumes_on_its_own_mechanism(
