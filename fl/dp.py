@@ -77,8 +77,8 @@ def _left(options: TrainOptions, whole: Mechanism, budget: Budget) -> str:
     return (
         f"{_paid(options, budget)}; {options.rounds} rounds with the noise of a first training would bring "
         f"it to {needed:.4g}. Use that as --epsilon, if those whom it protects agree; fewer rounds get the "
-        "same share of what is left and do not help. Other people, or another unit, are another federation with a "
-        "budget of its own; a new ledger for the same ones would only hide what they paid"
+        "same share of what is left and do not help. Other people, or another unit, are another federation "
+        "with a budget of its own; a new ledger for the same ones would only hide what they paid"
     )
 
 
