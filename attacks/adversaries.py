@@ -79,3 +79,8 @@ THIEF = _server(
     "thief with the server's archive",
     "every frame of closed rounds, and afterwards one client's long-term keys",
 )
+NOISE_NAMER = _server(
+    "server that names the noise",
+    "the keys of all other members, whose vectors are zero, so that its sum is the site's vector",
+    Power.CHOOSE_PARAMS, Power.CHOOSE_MODEL, Power.INJECT, Power.DROP,
+)  # fmt: skip

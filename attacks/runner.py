@@ -138,6 +138,8 @@ def try_attack(
         return try_on_courses(attack, task, scheme, seed)
     if attack.setting == "gate":
         return try_on_gates(attack, scheme, seed)
+    if attack.setting == "site":
+        return try_on_sites(attack, scheme, seed)
     chosen = fitted(setting or SETTINGS[attack.setting], task)
     recorder = record_sums if chosen.sums else record
     cases = recorder(task, scheme, chosen, attack.adversary, seed)
@@ -178,6 +180,27 @@ def try_on_gates(
     fields = (GateField(gate or ModelGate, scheme, seed + own, i) for i in range(attack.tries * times))
     guesses = [attack.infer(ground, _NOTHING, rng) for ground in fields]
     return Trial(attack, label, attack.score(guesses, [None] * len(guesses), rng), guesses, [])
+
+
+def try_on_sites(
+    attack: Attack, scheme: str, seed: int, times: int = 1, site: Callable[..., Any] | None = None
+) -> Trial:
+    """An attack on what a site sends and pays for; other rosters and policies for each scheme.
+
+    site: makes the site, as `fl.deploy.site.Site`; none given: that one.
+    """
+    from merveil.attacks.paying import PayField
+    from merveil.fl.deploy.site import Site
+
+    label = scheme if site is None else f"{scheme}, a site without its checks"
+    rng = np.random.default_rng([seed, 92])
+    own = int.from_bytes(scheme.encode(), "big") % 2**31
+    guesses, truths = [], []
+    for number in range(attack.tries * times):
+        with PayField(site or Site, scheme, seed + own, number) as ground:
+            guesses.append(attack.infer(ground, _NOTHING, rng))
+            truths.append(ground.scorer())
+    return Trial(attack, label, attack.score(guesses, truths, rng), guesses, [])
 
 
 def try_on_wires(attack: Attack, scheme: str, wires: Sequence[Wire], seed: int) -> Trial:
@@ -234,5 +257,6 @@ __all__ = [
     "try_on_fields",
     "try_on_games",
     "try_on_gates",
+    "try_on_sites",
     "try_on_wires",
 ]

@@ -91,6 +91,13 @@ CLAIMS: dict[str, Claim] = {
             "secure",
         ),
         Claim(
+            "C-34",
+            "A member that has the gate trains neither on another architecture nor on values that are no "
+            "numbers, nor, after an honest model, on imprint bins or trap rows as published.",
+            ("A23-gate",),
+            "all",
+        ),
+        Claim(
             "C-35",
             "Beyond the three sums of exact-ridge, the frames of a secure scheme tell a curious server "
             "neither which clips a client holds nor how many of each class.",
@@ -102,13 +109,6 @@ CLAIMS: dict[str, Claim] = {
             "The sums of exact-ridge leak, whatever the scheme: the second counts the clips of each class, "
             "the third tells without error which known clips took part while it holds fewer than columns.",
             ("A25-gram", "A26-moments"),
-            "all",
-        ),
-        Claim(
-            "C-34",
-            "A member that has the gate trains neither on another architecture nor on values that are no "
-            "numbers, nor, after an honest model, on imprint bins or trap rows as published.",
-            ("A23-gate",),
             "all",
         ),
         Claim(
@@ -206,6 +206,13 @@ CLAIMS: dict[str, Claim] = {
             "In every sum that a scheme admits, the noise that the server and its colluders do not know has "
             "the variance that distributed differential privacy counts on.",
             ("A30",),
+            "all",
+        ),
+        Claim(
+            "C-22",
+            "No vector leaves a site whose policy has dp_epsilon unless it carries noise that the site "
+            "judged by its own figures and paid for on its own disk before.",
+            ("A30-site",),
             "all",
         ),
         Claim(

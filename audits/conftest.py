@@ -28,6 +28,7 @@ from merveil.attacks.runner import (
     try_on_courses,
     try_on_games,
     try_on_gates,
+    try_on_sites,
 )
 from merveil.attacks.scenario import Task
 from merveil.attacks.verdict import Verdict, succeeded
@@ -108,6 +109,8 @@ class Bench:
             return try_on_games(attack, scheme, games(attack.id, scheme), seed=2, times=times)
         if attack.setting == "gate":
             return try_on_gates(attack, scheme, seed=2, times=protocol.FULL if self.full else 1)
+        if attack.setting == "site":
+            return try_on_sites(attack, scheme, seed=2, times=protocol.FULL if self.full else 1)
         if attack.setting == "course" and self.full:
             return try_on_courses(attack, self.task, scheme, seed=2, course=LONG_COURSE)
         setting = SETTINGS.get(attack.setting)

@@ -11,6 +11,7 @@ from merveil.attacks.runner import (
     try_on_fields,
     try_on_games,
     try_on_gates,
+    try_on_sites,
     try_on_wires,
 )
 from merveil.attacks.scenario import Task
@@ -18,6 +19,7 @@ from merveil.attacks.wire import Wire
 from merveil.audits.broken import builds, ckks_builds, lattice_builds, models
 from merveil.audits.broken.dp_noise import control_game
 from merveil.audits.broken.gates import OpenGate
+from merveil.audits.broken.sites import OpenSite
 from merveil.audits.broken.unsigned import UnsignedServer
 
 # attack id -> the weakened construction it must win on
@@ -33,6 +35,8 @@ def control_of(attack: Attack, task: Task, seed: int = 0) -> Trial:
         return try_on_fields(attack, BUILDS[attack.id](), seed)
     if attack.setting == "gate":
         return try_on_gates(attack, "plain", seed, gate=OpenGate)
+    if attack.setting == "site":
+        return try_on_sites(attack, "secagg", seed, site=OpenSite)
     if attack.setting == "noise":
         return try_on_games(attack, *control_game(attack.id), seed)
     return try_attack(attack, task, "plain", seed)
