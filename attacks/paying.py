@@ -9,9 +9,11 @@ keys, masks and noise come from the operating system.
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -43,6 +45,7 @@ from merveil.protocols.registry import get
 
 LEAST, MOST = 5, 9  # members of a roster
 PAYS = (3, 6)  # uploads that a budget pays: from, and below
+MEMORY = "/dev/shm"  # a play syncs some hundred small files: in memory where the system has such a folder
 DRAWN = 60  # people of whom one's clips are the site's
 
 
@@ -93,7 +96,8 @@ class PayField:
         self._mechanism = dp.mechanism_for(o, net.size, self.members, Budget(None, "", o.epsilon, o.delta))
         start = net.init(coins.derive(o.seed, "init", "")).astype(np.float64)
         self._work = Work("train", 0, o, shape, pack_model(start, np.ones(len(shape.classes))))
-        self._folder = TemporaryDirectory(prefix="merveil-site-")
+        place = MEMORY if os.access(MEMORY, os.W_OK) else None
+        self._folder = TemporaryDirectory(prefix="merveil-site-", dir=place)
         self._member = self._made(Path(self._folder.name))
         archive = population(DRAWN)
         person = archive.persons()[int(rng.integers(DRAWN))]
@@ -163,10 +167,8 @@ class PayField:
             work = replace(work, kind="counts" if counts else "train")
             return self._clear(work, m.dim if not counts else len(work.data.classes)), work
         if kind == "hash":
-            announced = self._task(m)
-            return replace(
-                announced, mechanism=private.encode(replace(m, variance=2 * m.variance))
-            ), self._work
+            announced, other = self._task(m), replace(m, variance=m.variance + Fraction(1, 16))
+            return replace(announced, mechanism=private.encode(other)), self._work
         changes: dict[str, dict[str, Any]] = {
             "honest": {"honest": m.honest + 1},
             "central": {"central": True, "honest": 1, "variance": m.honest * m.variance},
