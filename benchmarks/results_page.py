@@ -99,7 +99,9 @@ def size(row: Any) -> int | None:
     """Trained numbers of this form on 28x28x3 clips of three classes; None where there is no such number."""
     info = get(row.model)
     if info.kind == "network":
-        values = dict(option.split("=") for option in row.options)
+        said = dict(option.split("=") for option in row.options)
+        words = {"true": True, "false": False}
+        values = {k: words.get(v, v) for k, v in said.items() if k in info.options}  # others are the recipe's
         return int(build(row.model, 3, 28, 28, 3, **values).trainable)
     return info.parameters(3, 28, 28, 3) or None
 
@@ -285,7 +287,7 @@ def missing(found: dict[str, Any]) -> str:
     """What has not been run."""
     if not found["missing"]:
         return "Nothing: every planned cell is here."
-    return "Planned, but not run for want of time on the machine:\n\n" + "\n".join(
+    return "Planned, but not run for want of time:\n\n" + "\n".join(
         f"- {m}" for m in found["missing"]
     )
 

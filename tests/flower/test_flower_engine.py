@@ -91,3 +91,23 @@ def test_securing_the_app_takes_five_lines(tmp_path: Path) -> None:
     diff = module.write_app(tmp_path / "app", "secure").splitlines()
     added = [line for line in diff if line.startswith("+") and not line.startswith("+++")]
     assert len(added) <= 5, added
+
+
+def test_preloaded_programs_run_the_engines_own_with_the_callers_words_and_output(tmp_path: Path) -> None:
+    shims, address = tmp_path / "bin", tmp_path / "s"
+    script = ROOT / "benchmarks" / "flower_forks.py"
+    with subprocess.Popen([sys.executable, str(script), str(shims), str(address)]) as server:
+        deadline = time.monotonic() + 120
+        while not address.exists():
+            assert server.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        try:
+            for name, said in (("flower-supernode", "--superlink"), ("flwr-clientapp", "--token")):
+                done = subprocess.run([shims / name, "--help"], capture_output=True, text=True, timeout=120)
+                assert done.returncode == 0 and said in done.stdout and "Traceback" not in done.stderr
+            done = subprocess.run(
+                [shims / "flwr-clientapp", "--wrong"], capture_output=True, text=True, timeout=120
+            )
+            assert "usage: flwr-clientapp" in done.stderr and done.stdout == ""
+        finally:
+            server.terminate()
