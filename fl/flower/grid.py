@@ -26,6 +26,7 @@ from merveil.fl.deploy.desk import Notes, RoundDesk
 from merveil.fl.deploy.member import Public
 from merveil.fl.deploy.task import Task
 from merveil.fl.flower.mod import NODE_PURPOSE, node_fields
+from merveil.fl.flower.polling import ask
 from merveil.fl.flower.records import RECORD, Layout, Plan, content_hashes
 from merveil.protocols.codec import Codec
 from merveil.protocols.errors import AbortCode, Aborted, LocalError
@@ -129,7 +130,7 @@ class SecureGrid(Grid):
         found = list(messages)
         train = [m for m in found if _is_train(m)]
         if not train:
-            return self._grid.send_and_receive(found, timeout=timeout)
+            return list(ask(self._grid, found, timeout))
         if len(train) != len(found) or any(m.content.object_id != train[0].content.object_id for m in train):
             raise LocalError("a secure round sends every node the same training message")
         nodes = sorted({m.metadata.dst_node_id for m in train} | set(self._grid.get_node_ids()))
@@ -241,7 +242,7 @@ class _Exchange:
                     content[name] = value
             kind = self._first.metadata.message_type
             messages.append(Message(content, node, kind, group_id=self._first.metadata.group_id))
-        for reply in self._grid.send_and_receive(messages, timeout=train if due else other):
+        for reply in ask(self._grid, messages, train if due else other):
             self._take(reply)
         self._desk.close()
 

@@ -141,6 +141,7 @@ class FakeGrid(Grid):
     current: Any = None
     seen: list[Message] = field(default_factory=list)
     sent: list[Message] = field(default_factory=list)
+    ready: list[Message] = field(default_factory=list)
 
     def sent_to(self, node: int, exchange: int) -> Message:
         """The message of an exchange (from 1) to a node, once more."""
@@ -164,10 +165,15 @@ class FakeGrid(Grid):
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        return [str(m.metadata.dst_node_id) for m in messages]
+        found = list(messages)
+        for number, message in enumerate(found):
+            message.metadata.__dict__["_message_id"] = f"{self.exchange + 1}.{number}"
+        self.ready = list(self.send_and_receive(found))
+        return [m.metadata.message_id for m in found]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        return []
+        found, self.ready = self.ready, []
+        return found
 
     def get_node_ids(self) -> Iterable[int]:
         return list(self.contexts)
@@ -222,6 +228,29 @@ def weighted_mean(numbers: Iterable[int]) -> float:
     """What the app's updates average to: number / 100, weighted by number."""
     found = list(numbers)
     return sum(n * n for n in found) / sum(found) / 100
+
+
+class FakeTime:
+    """Sleeping moves the clock and takes no time; a wait without end is an error."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        if self.now > 1e5:
+            raise AssertionError("the server would wait for ever")
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
+    """What the server's waiting reads: a lost message would otherwise cost each test its timeout."""
+    found = FakeTime()
+    monkeypatch.setattr("merveil.fl.flower.polling.time", found)
+    return found
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def codes(replies: Any) -> set[str]:
 
 def test_a_training_message_in_clear_gets_no_update(homes: Any, tools: Any) -> None:
     inner = tools.make_grid(homes)
-    for reply in inner.send_and_receive(tools.train_messages(inner)):
+    for reply in inner.send_and_receive(tools.train_messages(inner), timeout=60):
         assert reply.has_error() and "trains only inside" in reply.error.reason
 
 
@@ -51,7 +51,9 @@ def test_scheme_and_parameters_below_the_policy_are_refused(homes: Any, tools: A
     for changes in ({"scheme": "plain"}, {"threshold": 2}):
         before = len(inner.seen)
         replies = list(
-            secure(homes, inner, attempts=1, **changes).send_and_receive(tools.train_messages(inner))
+            secure(homes, inner, attempts=1, **changes).send_and_receive(
+                tools.train_messages(inner), timeout=60
+            )
         )
         assert all(r.has_error() for r in replies)
         assert codes(inner.seen[before:]) == {"PARAMS_BELOW_FLOOR"}
@@ -71,7 +73,7 @@ def test_another_model_or_configuration_for_one_node_is_refused(homes: Any, tool
 
     inner = tools.make_grid(homes, down=bend)
     grid = secure(homes, inner)
-    (reply,) = grid.send_and_receive(tools.train_messages(inner))
+    (reply,) = grid.send_and_receive(tools.train_messages(inner), timeout=60)
     assert not reply.has_error()
     assert grid.reports[0].survivors == ("site-1", "site-2", "site-4", "site-5")
     assert grid.reports[0].told[3].startswith("MODEL_MISMATCH")
@@ -83,7 +85,7 @@ def test_a_model_without_numbers_or_of_another_form_is_refused_before_the_app_se
 ) -> None:
     inner = tools.make_grid(homes)
     first = secure(homes, inner)
-    assert not next(iter(first.send_and_receive(tools.train_messages(inner)))).has_error()
+    assert not next(iter(first.send_and_receive(tools.train_messages(inner), timeout=60))).has_error()
     before, messages = len(inner.seen), tools.train_messages(inner)
     for message in messages:
         arrays = {n: a.numpy().copy() for n, a in message.content["arrays"].items()}
@@ -111,7 +113,7 @@ def test_a_rolled_back_engine_store_is_refused(homes: Any, tools: Any, kept: int
         return message
 
     inner.down = watch
-    (reply,) = secure(homes, inner).send_and_receive(tools.train_messages(inner))
+    (reply,) = secure(homes, inner).send_and_receive(tools.train_messages(inner), timeout=60)
     assert not reply.has_error()
     inner.down = lambda exchange, message: message
     inner.contexts[104].state = stores[kept]
@@ -132,7 +134,7 @@ def test_the_store_holds_neither_the_vector_nor_a_key_in_clear(homes: Any, tools
         return message
 
     inner.down = watch
-    list(secure(homes, inner).send_and_receive(tools.train_messages(inner)))
+    list(secure(homes, inner).send_and_receive(tools.train_messages(inner), timeout=60))
     assert len(states) == 20 and len(set(states)) == 20
     assert not inner.contexts[101].state  # nothing is left when the round is over
     for home in homes.members:
@@ -145,16 +147,16 @@ def test_a_lost_ledger_stops_the_node(homes: Any, tools: Any) -> None:
     (homes.members[0] / "ledger").unlink()
     inner = tools.make_grid(homes)
     grid = secure(homes, inner)
-    (reply,) = grid.send_and_receive(tools.train_messages(inner))
+    (reply,) = grid.send_and_receive(tools.train_messages(inner), timeout=60)
     assert not reply.has_error() and grid.reports[0].survivors[0] == "site-2"
 
 
 def test_a_server_that_forgets_its_rounds_is_refused(homes: Any, tools: Any) -> None:
     inner = tools.make_grid(homes)
-    list(secure(homes, inner).send_and_receive(tools.train_messages(inner)))
+    list(secure(homes, inner).send_and_receive(tools.train_messages(inner), timeout=60))
     (homes.server / "rounds.json").unlink()
     before = len(inner.seen)
-    replies = list(secure(homes, inner).send_and_receive(tools.train_messages(inner)))
+    replies = list(secure(homes, inner).send_and_receive(tools.train_messages(inner), timeout=60))
     assert all(r.has_error() for r in replies)
     assert codes(inner.seen[before:]) == {"ROUND_REUSED"}
 
@@ -190,7 +192,7 @@ def test_a_node_cannot_speak_for_another_member(homes: Any, tools: Any, kind: st
 
     inner = tools.make_grid(homes, down=note, arrange=arrange)
     grid = secure(homes, inner)
-    (reply,) = grid.send_and_receive(tools.train_messages(inner))
+    (reply,) = grid.send_and_receive(tools.train_messages(inner), timeout=60)
     assert not reply.has_error()
     # The impostor is nobody; the member it named is in the sum, with its own value.
     assert grid.reports[0].survivors == ("site-1", "site-2", "site-3", "site-4")
@@ -204,7 +206,7 @@ def test_a_second_node_of_one_member_is_left_out(homes: Any, tools: Any, tmp_pat
     inner = tools.make_grid(homes)
     inner.contexts[105].node_config["merveil-home"] = str(tmp_path / "copy")
     grid = secure(homes, inner)
-    (reply,) = grid.send_and_receive(tools.train_messages(inner))
+    (reply,) = grid.send_and_receive(tools.train_messages(inner), timeout=60)
     assert not reply.has_error()
     assert grid.reports[0].survivors == ("site-1", "site-2", "site-3", "site-4")
 
@@ -216,7 +218,7 @@ def test_a_stranger_is_no_member(homes: Any, tools: Any, many_homes: Any, tmp_pa
     inner = tools.make_grid(homes)
     inner.contexts[105].node_config["merveil-home"] = str(tmp_path / "stranger")
     grid = secure(homes, inner)
-    (reply,) = grid.send_and_receive(tools.train_messages(inner))
+    (reply,) = grid.send_and_receive(tools.train_messages(inner), timeout=60)
     assert not reply.has_error() and grid.reports[0].survivors == tuple(f"site-{i}" for i in (1, 2, 3, 4))
 
 
@@ -232,7 +234,7 @@ def test_frames_that_are_bent_or_repeated_change_no_sum(homes: Any, tools: Any) 
 
         inner = tools.make_grid(homes, up=bend)
         grid = secure(homes, inner)
-        (reply,) = grid.send_and_receive(tools.train_messages(inner))
+        (reply,) = grid.send_and_receive(tools.train_messages(inner), timeout=60)
         value = float(reply.content["arrays"]["layer.bias"].numpy()[0])
         assert value == pytest.approx(tools.weighted_mean(range(1, 6)), abs=1e-3)
         assert (2, AbortCode.BAD_SIGNATURE) in grid.reports[0].refused
@@ -248,7 +250,7 @@ def test_garbage_from_nodes_and_server_is_no_crash(homes: Any, tools: Any) -> No
 
     inner = tools.make_grid(homes, up=bend)
     grid = secure(homes, inner)
-    (reply,) = grid.send_and_receive(tools.train_messages(inner))
+    (reply,) = grid.send_and_receive(tools.train_messages(inner), timeout=60)
     assert not reply.has_error() and len(grid.reports[0].survivors) == 4
 
     for record in ({"task": b"{}"}, {"task": b"\xff"}, {"frames": [b"x"]}, {"frames": "x"}, {"task": 3}):
