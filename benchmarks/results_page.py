@@ -287,9 +287,7 @@ def missing(found: dict[str, Any]) -> str:
     """What has not been run."""
     if not found["missing"]:
         return "Nothing: every planned cell is here."
-    return "Planned, but not run for want of time:\n\n" + "\n".join(
-        f"- {m}" for m in found["missing"]
-    )
+    return "Planned, but not run for want of time:\n\n" + "\n".join(f"- {m}" for m in found["missing"])
 
 
 HEAD = """# Results
