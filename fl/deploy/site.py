@@ -184,9 +184,8 @@ class Site:
             message = link.receive()
             if message.kind is Kind.BYE:
                 last = str(message.head.get("why", ""))
-                self._log.info(
-                    f"the server's last word: {last[:300]!r}"
-                )  # its text makes no line of this log
+                # Quoted and cut: a server's text makes no line of this log.
+                self._log.info(f"the server's last word: {last[:300]!r}")
                 return last
             if message.kind is Kind.TASK:
                 self._reply(link, message, self._invited(message))

@@ -9,6 +9,7 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ from merveil.fl.deploy.task import Task
 from merveil.fl.deploy.tls import new_certificate
 from merveil.fl.ledger import FileStore
 from merveil.fl.options import resolve
+from merveil.fl.runs import RunLog
 from merveil.mer.errors import InputError
 from merveil.protocols.errors import AbortCode, Aborted, LocalError, RemoteError
 from merveil.protocols.frame import Frame
@@ -602,3 +604,12 @@ def test_a_certificate_is_made_once_and_its_key_is_private(tmp_path: Path) -> No
     with pytest.raises(LocalError, match="no certificate and its key"):
         os.chmod(tmp_path / "copy", 0o600)
         tls.server_context(path, tmp_path / "copy")
+
+
+def test_a_servers_last_word_makes_no_line_of_a_sites_log(tmp_path: Path) -> None:
+    site = object.__new__(Site)
+    site._log = RunLog(file=tmp_path / "log.txt")
+    goodbye = SimpleNamespace(kind=Kind.BYE, head={"why": "over\nround 7: trained" + "x" * 1000})
+    site._serve(SimpleNamespace(receive=lambda: goodbye))  # type: ignore[arg-type]
+    (line,) = (tmp_path / "log.txt").read_text().splitlines()
+    assert line.startswith("the server's last word: 'over") and len(line) < 400
