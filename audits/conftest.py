@@ -1,10 +1,14 @@
 """`pytest audits/`: options, the shared task and controls, verdicts as outcomes, audits.json.
 
-pytest's own `--strict` makes inconclusive audits fail, beside what it does to markers and settings.
+With workers (`-n`) all audits of one attack run on one of them, so that its control and whatever it prepares
+are made once. pytest's own `--strict` makes inconclusive audits fail, beside what it does to markers and
+settings.
 """
 
 import json
+import os
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -37,6 +41,8 @@ from merveil.audits.controls import control_of
 from merveil.mer.atomic import write_text
 
 FULL = 4  # times the rounds of the quick form
+MOST = 4  # workers; each holds up to 2 GB
+FOLDER = Path(__file__).resolve().parent
 TORCHLESS = ("protocol", "wire", *FLOORS)  # settings that train nothing
 
 
@@ -55,7 +61,35 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "claim(id): the SECURITY.md claim that this audit tries")
+    config.addinivalue_line("markers", "xdist_group(name): audits that share a control, for pytest-xdist")
     config.stash[RECORDS] = []
+    config.pluginmanager.register(Collector(config.stash[RECORDS]), "merveil-audits")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Before pytest-xdist reads its options: the catalogue runs on up to MOST cores, an attack on one."""
+    option = config.option
+    if not hasattr(option, "numprocesses") or "PYTEST_XDIST_WORKER" in os.environ:
+        return  # without pytest-xdist, or one of its workers: they have no workers of their own
+    alone = config.args and all(Path(a.split("::")[0]).resolve() == FOLDER for a in config.args)
+    held = option.usepdb or option.collectonly or option.capture == "no" or option.attack
+    if option.numprocesses is None and option.dist == "no" and alone and not held:
+        option.numprocesses = min(MOST, len(os.sched_getaffinity(0)))
+    if option.numprocesses and option.dist == "no":
+        option.dist = "loadgroup"
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # of each worker
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On workers the long attacks, those that train, come first, so that no worker ends with one."""
+    if config.getoption("dist", "no") == "loadgroup" or os.environ.get("PYTEST_XDIST_WORKER"):
+        items.sort(key=_trains, reverse=True)
+
+
+def _trains(item: pytest.Item) -> bool:
+    chosen = getattr(getattr(item, "callspec", None), "params", {}).get("attack")
+    return chosen in registry.attacks() and registry.get(chosen).setting not in TORCHLESS
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -69,7 +103,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         for attack, scheme in cases(marker.args[0])
         if (not schemes or scheme in schemes) and (not only or attack.upper() in only)
     ]
-    metafunc.parametrize(("attack", "scheme"), chosen, ids=[f"{a}-{s}" for a, s in chosen])
+    rows = [pytest.param(a, s, id=f"{a}-{s}", marks=pytest.mark.xdist_group(a)) for a, s in chosen]
+    metafunc.parametrize(("attack", "scheme"), rows)
 
 
 @dataclass
@@ -122,6 +157,17 @@ class Bench:
 RECORDS = pytest.StashKey[list[dict[str, Any]]]()
 
 
+class Collector:
+    """Takes each audit's record out of its report: where workers run, that is how it comes to the front."""
+
+    def __init__(self, records: list[dict[str, Any]]) -> None:
+        self._records = records
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call":
+            self._records += [value for key, value in report.user_properties if key == "audit"]
+
+
 @pytest.fixture(scope="session")
 def bench(request: pytest.FixtureRequest) -> Bench:
     options = request.config.getoption
@@ -147,7 +193,6 @@ def audit(request: pytest.FixtureRequest, bench: Bench) -> Iterator[Any]:
             "seconds": round(time.monotonic() - started, 3),
         }
         verdict = Verdict(record["verdict"])
-        request.config.stash[RECORDS].append(record)
         request.node.user_properties.append(("audit", record))
         _end(made.leak, succeeded(trial.finding, attack.rule), verdict, record, bench.strict, request.node)
 
@@ -214,7 +259,13 @@ def tally(records: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Records go to PATH once every audit was tried, to PATH.partial where the run broke off."""
     path = session.config.getoption("--audits-json")
-    if path:
-        write_text(Path(path), json.dumps(session.config.stash[RECORDS], indent=2, allow_nan=False) + "\n")
+    if not path or hasattr(session.config, "workerinput"):
+        return
+    cut = exitstatus in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR)
+    if cut or session.shouldfail or session.shouldstop:
+        path = f"{path}.partial"
+        warnings.warn(f"the run broke off: its records so far are in {path}", stacklevel=1)
+    write_text(Path(path), json.dumps(session.config.stash[RECORDS], indent=2, allow_nan=False) + "\n")

@@ -68,7 +68,9 @@ class Frame:
 
     def digest(self) -> bytes:
         """SHA-256 of header and body: what a survivor list commits to."""
-        return hashlib.sha256(self.head() + self.body).digest()
+        running = hashlib.sha256(self.head())
+        running.update(self.body)
+        return running.digest()
 
 
 def malformed(why: str, sender: int) -> RemoteError:

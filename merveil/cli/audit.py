@@ -30,6 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", metavar="F.npz", type=Path, help="archive to audit on (default: synthetic faces)")
     add("--full", action="store_true", help="more rounds: tighter bounds, longer")
     add("--strict", action="store_true", help="inconclusive audits fail")
+    add(
+        "--jobs",
+        metavar="N",
+        type=int,
+        help="worker processes; 0: none (default: one a core, up to four; none where --attack names a few)",
+    )
     add("--out", metavar="F.json", type=Path, help="write audits.json there")
     add("--json", action="store_true", help="print one JSON object on stdout")
 
@@ -39,10 +45,14 @@ def run(args: argparse.Namespace) -> int:
     from merveil.protocols.registry import names
 
     if args.aggregator is not None:
-        if args.scheme or args.attack or args.data:
-            raise InputError("--aggregator is audited by itself: leave out --scheme, --attack and --data")
+        if args.scheme or args.attack or args.data or args.jobs is not None:
+            raise InputError("--aggregator is audited by itself: leave out --scheme, --attack, --data and --jobs")
         return aggregator(args)
     need("pytest", "audits")
+    if args.jobs is not None:
+        if args.jobs < 0:
+            raise InputError(f"--jobs is 0 or more worker processes, not {args.jobs}")
+        need("xdist", "audits")
     for scheme in args.scheme or []:
         if scheme not in names():
             raise InputError(f"there is no scheme {scheme!r}; there are: {', '.join(names())}")
@@ -101,5 +111,6 @@ def _command(args: argparse.Namespace, chosen: list[str], out: Path) -> list[str
     words += ["-c", os.devnull, "--import-mode=importlib", "-p", "no:cacheprovider", "-rs"]
     words += [f"--audits-json={out}", *(f"--scheme={s}" for s in args.scheme or [])]
     words += [f"--attack={name}" for name in chosen]
+    words += [] if args.jobs is None else ["-n", str(args.jobs)]
     words += ["--full"] * args.full + ["--strict"] * args.strict
     return [*words, f"--audit-data={args.data}"] if args.data else words

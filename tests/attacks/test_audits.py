@@ -18,7 +18,7 @@ from merveil.attacks.registry import PENDING, attacks, catalogue, get
 from merveil.attacks.scenario import Task
 from merveil.attacks.verdict import Verdict
 from merveil.audits.claims import CLAIMS, cases, claimed, claims_of
-from merveil.audits.conftest import _end, tally
+from merveil.audits.conftest import MOST, RECORDS, _end, pytest_cmdline_main, pytest_sessionfinish, tally
 from merveil.audits.controls import BUILDS
 from merveil.mer.data.archive import save_archive
 from merveil.protocols.registry import names
@@ -142,6 +142,68 @@ def test_filters_and_records(task: Task, tmp_path: Path) -> None:
     needed = set(schema["items"]["required"])
     assert all(needed <= set(r) for r in found)
     assert "2 passed" in done.stdout and "C-03 A17" in done.stdout
+
+
+def test_workers_bring_every_record_and_keep_an_attack_together(tmp_path: Path) -> None:
+    out = tmp_path / "audits.json"
+    command = [sys.executable, "-m", "pytest", str(FOLDER), "-v", "-n", "2", "-p", "no:cacheprovider"]
+    command += ["--import-mode=importlib", f"--audits-json={out}", "--scheme", "plain", "--scheme", "secagg"]
+    command += ["--attack", "A17", "--attack", "A13"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    kept = sorted((r["id"], r["scheme"]) for r in json.loads(out.read_text()))
+    assert kept == [("A13", "plain"), ("A13", "secagg"), ("A17", "plain"), ("A17", "secagg")]
+    ran = re.findall(r"\[gw(\d)\].* PASSED \S+\[(A\d\d)-\w+\]@\2", done.stdout)
+    assert len(ran) == 4 and len(set(ran)) == 2, done.stdout
+    assert "4 audits on 2 schemes" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "args", "workers"),
+    [
+        ({}, [str(FOLDER)], min(MOST, len(os.sched_getaffinity(0)))),
+        ({"attack": ["A17"]}, [str(FOLDER)], None),  # a few audits: workers cost more than they save
+        ({"numprocesses": 0}, [str(FOLDER)], 0),
+        ({"usepdb": True}, [str(FOLDER)], None),
+        ({"collectonly": True}, [str(FOLDER)], None),
+        ({}, [str(FOLDER / "test_c01_frames.py")], None),
+        ({}, [str(FOLDER), str(ROOT / "tests")], None),
+    ],
+)
+def test_the_whole_catalogue_alone_runs_on_workers(
+    changes: dict[str, Any], args: list[str], workers: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    plain = {"numprocesses": None, "dist": "no", "usepdb": False, "collectonly": False, "capture": "fd"}
+    made = SimpleNamespace(args=args, option=SimpleNamespace(**{**plain, "attack": None, **changes}))
+    pytest_cmdline_main(made)
+    assert made.option.numprocesses == workers
+    assert made.option.dist == ("loadgroup" if workers else "no")
+
+
+def test_a_worker_starts_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw0")
+    option = SimpleNamespace(
+        numprocesses=None, dist="no", usepdb=False, collectonly=False, capture="fd", attack=None
+    )
+    pytest_cmdline_main(SimpleNamespace(args=[str(FOLDER)], option=option))
+    assert option.numprocesses is None and option.dist == "no"
+
+
+@pytest.mark.parametrize("cut", ["interrupted", "shouldfail", "no"])
+def test_a_run_that_broke_off_leaves_no_whole_file(cut: str, tmp_path: Path) -> None:
+    path = tmp_path / "audits.json"
+    config = SimpleNamespace(getoption=lambda name: str(path), stash={RECORDS: [{"id": "A17"}]})
+    session = SimpleNamespace(config=config, shouldfail=cut == "shouldfail", shouldstop=False)
+    code = pytest.ExitCode.INTERRUPTED if cut == "interrupted" else pytest.ExitCode.OK
+    if cut == "no":
+        pytest_sessionfinish(session, code)
+        assert json.loads(path.read_text()) == [{"id": "A17"}]
+        return
+    with pytest.warns(UserWarning, match="broke off"):
+        pytest_sessionfinish(session, code)
+    assert not path.exists() and json.loads(path.with_name("audits.json.partial").read_text())
 
 
 def test_the_long_form_trains_longer_and_plays_many_sums(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,8 +124,9 @@ def test_a_bad_name_is_said(name: str, said: str, capsys: pytest.CaptureFixture[
 
 
 def test_an_aggregator_is_audited_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["audit", "--aggregator", "a:B", "--scheme", "plain"]) == 2
-    assert "by itself" in capsys.readouterr().err
+    for words in (["--scheme", "plain"], ["--jobs", "2"]):
+        assert main(["audit", "--aggregator", "a:B", *words]) == 2
+        assert "by itself" in capsys.readouterr().err
 
 
 def test_readings_find_what_lies_in_bytes() -> None:
@@ -145,3 +146,14 @@ def test_a_scheme_through_pytest_ends_with_records(capfd: pytest.CaptureFixture[
     kept = {(r["id"], r["claim"], r["verdict"]) for r in found["audits"]}
     assert kept == {("A06", "C-44", "protected"), ("A08", "C-46", "protected")}
     assert not found["lost"] and found["verdicts"] == {"protected": 2}
+
+
+def test_jobs_bring_the_same_records(capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("xdist")
+    words = ["audit", "--scheme", "secagg", "--attack", "A06", "--attack", "A08", "--json", "--jobs"]
+    assert main([*words, "2"]) == 0
+    printed = capfd.readouterr()
+    assert {r["id"] for r in json.loads(printed.out)["audits"]} == {"A06", "A08"}
+    assert "2 workers" in printed.err
+    assert main([*words, "-1"]) == 2
+    assert "--jobs is 0 or more" in capfd.readouterr().err
