@@ -46,7 +46,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.aggregator is not None:
         if args.scheme or args.attack or args.data or args.jobs is not None:
-            raise InputError("--aggregator is audited by itself: leave out --scheme, --attack, --data and --jobs")
+            raise InputError(
+                "--aggregator is audited by itself: without --scheme, --attack, --data and --jobs"
+            )
         return aggregator(args)
     need("pytest", "audits")
     if args.jobs is not None:

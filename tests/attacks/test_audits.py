@@ -18,7 +18,15 @@ from merveil.attacks.registry import PENDING, attacks, catalogue, get
 from merveil.attacks.scenario import Task
 from merveil.attacks.verdict import Verdict
 from merveil.audits.claims import CLAIMS, cases, claimed, claims_of
-from merveil.audits.conftest import MOST, RECORDS, _end, pytest_cmdline_main, pytest_sessionfinish, tally
+from merveil.audits.conftest import (
+    MOST,
+    RECORDS,
+    _end,
+    pytest_cmdline_main,
+    pytest_sessionfinish,
+    scope,
+    tally,
+)
 from merveil.audits.controls import BUILDS
 from merveil.mer.data.archive import save_archive
 from merveil.protocols.registry import names
@@ -153,7 +161,7 @@ def test_workers_bring_every_record_and_keep_an_attack_together(tmp_path: Path) 
     assert done.returncode == 0, done.stdout
     kept = sorted((r["id"], r["scheme"]) for r in json.loads(out.read_text()))
     assert kept == [("A13", "plain"), ("A13", "secagg"), ("A17", "plain"), ("A17", "secagg")]
-    ran = re.findall(r"\[gw(\d)\].* PASSED \S+\[(A\d\d)-\w+\]@\2", done.stdout)
+    ran = re.findall(r"\[gw(\d)\].* PASSED \S+\[(A\d\d)-\w+\]", done.stdout)
     assert len(ran) == 4 and len(set(ran)) == 2, done.stdout
     assert "4 audits on 2 schemes" in done.stdout
 
@@ -179,7 +187,13 @@ def test_the_whole_catalogue_alone_runs_on_workers(
     made = SimpleNamespace(args=args, option=SimpleNamespace(**{**plain, "attack": None, **changes}))
     pytest_cmdline_main(made)
     assert made.option.numprocesses == workers
-    assert made.option.dist == ("loadgroup" if workers else "no")
+
+
+def test_an_audit_is_kept_with_its_attack() -> None:
+    assert scope("audits/test_n32.py::test_n32[A23-seer-secagg+]") == "A23-seer"
+    assert scope("audits/test_c03.py::test_c03[A17-plain]") == "A17"
+    for other in ("tests/a.py::test_a[A17-plain-x y]", "tests/a.py::test_b"):
+        assert scope(other) == other
 
 
 def test_a_worker_starts_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
