@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from merveil.fl.dp import STRETCH
+from merveil.fl.dp_ledger import BudgetSpent
 from merveil.fl.dp_sgd_ledger import CLIP_RELATION, ClipBudget
 from merveil.fl.options import TrainOptions
-from merveil.fl.privacy_sgd import NAMES, cost, solve
+from merveil.fl.privacy_sgd import NAMES, Cost, cost, epsilon, solve
 from merveil.mer.errors import InputError
 from merveil.protocols.dp.clips import ClipStep
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 # Clips a pass. The last bit of a clip's gradient must not depend on which others are there: networks that are
 # tested for that go 64 at a time, always as many; all others, one by one.
 TOGETHER = {"ststnet": 64}
+Charges = tuple[tuple[Cost, int], ...]
 PARTICIPATION = "a clip is in each step by a coin of its own at the public rate (Poisson)"
 
 
@@ -42,8 +45,9 @@ def figures(options: TrainOptions) -> tuple[float, float, float]:
 def step_for(options: TrainOptions, dim: int, clips: int, budget: ClipBudget) -> ClipStep:
     """The step whose noise lets all rounds stay within what the most charged client has left.
 
-    clips: of the whole federation. InputError: delta is no smaller than one over them. LocalError: nothing
-    left, or no noise fits. ImportError names the extra of the accountant.
+    clips: of the whole federation. InputError: delta is no smaller than one over them. BudgetSpent: so little
+    is left that the noise would be more than STRETCH times that of a whole budget. LocalError: nothing left,
+    or no noise fits. ImportError names the extra of the accountant.
     """
     target, delta, norm_clip = figures(options)
     if delta * clips >= 1:
@@ -51,17 +55,35 @@ def step_for(options: TrainOptions, dim: int, clips: int, budget: ClipBudget) ->
             f"a delta of {delta:g} with {clips} clips: a mechanism that publishes one clip whole would pass; "
             f"use less than {1 / clips:.2g}"
         )
-    return solve(
-        dim,
-        norm_clip,
-        options.sgd_rate,
-        float(options.batch),
-        target=target,
-        delta=delta,
-        steps=options.rounds * options.local_epochs,
-        accountant=options.sgd_accountant,
-        spent=budget.worst(),
-    )
+    steps = options.rounds * options.local_epochs
+
+    def solved(spent: Charges) -> ClipStep:
+        return solve(
+            dim,
+            norm_clip,
+            options.sgd_rate,
+            float(options.batch),
+            target=target,
+            delta=delta,
+            steps=steps,
+            accountant=options.sgd_accountant,
+            spent=spent,
+        )
+
+    whole, spent = solved(()), budget.worst()
+    if not spent:
+        return whole
+    found = solved(spent)
+    factor = found.multiplier / whole.multiplier
+    if factor > STRETCH:
+        needed = epsilon([*spent, (cost(whole), steps)], delta, options.sgd_accountant)
+        raise BudgetSpent(
+            f"the clips' budget is nearly spent: a client paid epsilon {budget.epsilon():.4g} of {target:g} "
+            f"at delta {delta:g}, and the rest would take {factor:.3g} times the noise of a first training, "
+            f"where more than {STRETCH:g} times is refused. {steps} steps with the noise of a first training "
+            f"would bring it to {needed:.4g}: use that as the epsilon, if those whom it protects agree"
+        )
+    return found
 
 
 def train_private(

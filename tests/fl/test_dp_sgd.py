@@ -235,6 +235,41 @@ def test_ledger_of_clients_survives_adds_up_and_refuses_before_it_is_too_much(tm
         ClipBudget(path, "f", 6.0, 1e-5, "rdp")
 
 
+def test_a_nearly_spent_budget_of_the_clips_is_refused_above_twice_the_noise():
+    """The limit is looked for between two budgets: on one side a step, on the other a word that helps."""
+    chosen, dim, clips = options(rounds=10), 100, 30
+    whole = dp_sgd.step_for(chosen, dim, clips, ClipBudget(None, "f", 8.0, 1e-3, "rdp"))
+    small = cost(clip_step(dim, 0.5, 8 * whole.multiplier, 0.5, 4.0))
+
+    def used(steps):
+        found = ClipBudget(None, "f", 8.0, 1e-3, "rdp")
+        found._steps = {small: {"a": steps, "b": 1}}
+        return found
+
+    low, high = 1, 1
+    while used(2 * high).epsilon() < 7.9:
+        high *= 2
+    high = int(high * 1.9)
+    while used(high).epsilon() > 7.9:
+        high = int(0.97 * high)
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            dp_sgd.step_for(chosen, dim, clips, used(middle))
+            low = middle
+        except BudgetSpent:
+            high = middle
+    found = dp_sgd.step_for(chosen, dim, clips, used(low))
+    assert 1.9 < found.multiplier / whole.multiplier <= 2
+    with pytest.raises(BudgetSpent, match="more than 2 times is refused") as caught:
+        dp_sgd.step_for(chosen, dim, clips, used(high))
+    needed = epsilon([(small, high), (cost(whole), 10)], 1e-3, "rdp")
+    assert f"bring it to {needed:.4g}" in str(caught.value)
+    assert f"paid epsilon {used(high).epsilon():.4g} of 8 at delta 0.001" in str(caught.value)
+    more = options(rounds=10, epsilon=math.ceil(100 * needed) / 100)
+    assert dp_sgd.step_for(more, dim, clips, used(high)).multiplier <= 2 * whole.multiplier
+
+
 def test_a_killed_run_pays_twice_and_stops_before_epsilon_is_exceeded(tmp_path, linear, small, monkeypatch):
     chosen = options(scheme="secagg", rounds=4, checkpoint_every=2)
     real, calls = Federation.advance, []
