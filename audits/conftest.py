@@ -42,7 +42,7 @@ from merveil.audits.controls import control_of
 from merveil.mer.atomic import write_text
 
 FULL = 4  # times the rounds of the quick form
-CASE = re.compile(r"\[(A\d\d\S*)-[^-\]]+\]$")  # attack and scheme in a node id
+CASE = re.compile(r"\[(A\d\d\S*)-[a-z+]+\]$")  # attack and scheme in a node id
 GROUPED = "merveil_grouped"  # what a worker is told under this name
 MOST = 4  # workers; each holds up to 2 GB
 FOLDER = Path(__file__).resolve().parent

@@ -154,6 +154,6 @@ def test_jobs_bring_the_same_records(capfd: pytest.CaptureFixture[str]) -> None:
     assert main([*words, "2"]) == 0
     printed = capfd.readouterr()
     assert {r["id"] for r in json.loads(printed.out)["audits"]} == {"A06", "A08"}
-    assert "2 workers" in printed.err
+    assert "bringing up nodes" in printed.err
     assert main([*words, "-1"]) == 2
     assert "--jobs is 0 or more" in capfd.readouterr().err

@@ -32,7 +32,7 @@ THIRD_PARTY = {
     "mer": {*TORCH_SIDE, "cv2", "openpyxl"},
     "fl": {*TORCH_SIDE, "cryptography"},
     "attacks": TORCH_SIDE,
-    "audits": {*TORCH_SIDE, "pytest"},
+    "audits": {*TORCH_SIDE, "pytest", "xdist"},
     "merveil": {*TORCH_SIDE, "cv2", "jinja2", "matplotlib", "onnx", "onnxruntime", "tensorboard"},
 }
 # path prefix -> packages allowed there beyond the table above
@@ -42,7 +42,7 @@ ALSO = {
     "mer/models/": {"numba"},
     "mer/data/portrait": {"skimage"},  # the public-domain photograph, for tests and examples
     "fl/train": {"tensorboard"},
-    "merveil/cli/audit": {"pytest"},
+    "merveil/cli/audit": {"pytest", "xdist"},
     "merveil/report/": {"markupsafe"},  # comes with jinja2
     "fl/flower": {"flwr"},
     "fl/nvflare": {"nvflare"},
@@ -53,7 +53,17 @@ NOT_IN_PROTOCOLS = {"random", "time", "datetime", "socket", "threading", "multip
 # The one door of the core reads the clock for a caller who passes no time, to check a roster's expiry.
 AT_THE_DOOR = {"protocols/api.py": {"time"}}
 HEAVY = {"torch", "cv2", "tenseal", "flwr", "opacus", "dp_accounting", "numba", "matplotlib", "scipy"}
-HEAVY |= {"nvflare", "jinja2", "openpyxl", "safetensors", "onnx", "onnxruntime", "tensorboard", "pytest"}
+HEAVY |= {
+    "nvflare",
+    "jinja2",
+    "openpyxl",
+    "safetensors",
+    "onnx",
+    "onnxruntime",
+    "tensorboard",
+    "pytest",
+    "xdist",
+}
 
 
 class Import(NamedTuple):
