@@ -44,7 +44,7 @@ from merveil.mer.atomic import write_text
 FULL = 4  # times the rounds of the quick form
 CASE = re.compile(r"\[(A\d\d\S*)-[a-z+]+\]$")  # attack and scheme in a node id
 GROUPED = "merveil_grouped"  # what a worker is told under this name
-MOST = 4  # workers; each holds up to 2 GB
+MOST = 4  # workers; one holds up to 3.5 GB for a while (A23-trap under ckks), others 2
 FOLDER = Path(__file__).resolve().parent
 TORCHLESS = ("protocol", "wire", *FLOORS)  # settings that train nothing
 
