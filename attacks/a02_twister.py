@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from merveil.attacks.a01_short_seed import one_mask_left
 from merveil.attacks.adversaries import ALL_BUT_TWO
 from merveil.attacks.base import Attack, Finding, Public, Rule
-from merveil.attacks.plays import Guess, proportion
+from merveil.attacks.findings import proportion
+from merveil.attacks.plays import Guess
 
 STATE = 624
 REST = 400

@@ -15,7 +15,8 @@ import numpy as np
 from merveil.attacks import opening
 from merveil.attacks.adversaries import SHARE_TAMPERER
 from merveil.attacks.base import Attack, Finding, Public, Rule
-from merveil.attacks.plays import Guess, figures, proportion
+from merveil.attacks.findings import proportion
+from merveil.attacks.plays import Guess, figures
 from merveil.protocols.frame import Frame
 from merveil.protocols.primitives.shamir import SHARE
 from merveil.protocols.secagg import messages as msg

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from merveil.attacks import stats
 from merveil.attacks.base import NETWORK, Attack, Finding, Public, Rule
+from merveil.attacks.findings import proportion
 from merveil.attacks.wire import Offer
 
 FLIPS = 80  # a frame; five clients give at least 400
@@ -39,16 +39,11 @@ def infer(view: Any, public: Public, rng: np.random.Generator) -> dict[str, Any]
 def score(guesses: Any, truths: Any, rng: np.random.Generator) -> Finding:
     """Share of flipped frames that were taken; nobody takes one by chance."""
     tried, taken = (sum(g[k] for g in guesses) for k in ("tried", "taken"))
-    ci, strict = stats.both_intervals(stats.clopper_pearson, taken, tried)
-    return Finding(
-        score=taken / tried,
-        chance=0.0,
-        ci95=ci,
-        strict=strict,
-        n=tried,
-        unit="flipped frames",
-        statistic="share of frames with one flipped bit that the server takes",
-        mde=stats.proportion_detectable(tried, 0.0, alpha=stats.STRICT_ALPHA),
+    return proportion(
+        taken,
+        tried,
+        "share of frames with one flipped bit that the server takes",
+        "flipped frames",
         details={"rounds_with_exact_sum": float(np.mean([g["exact"] for g in guesses]))},
     )
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from merveil.attacks import stats
 from merveil.attacks.base import CURIOUS_SERVER, Attack, Finding, Public, Rule
 from merveil.attacks.clock import answer_times
-from merveil.attacks.plays import Guess, proportion
+from merveil.attacks.findings import proportion
+from merveil.attacks.plays import Guess
 from merveil.attacks.reading import weights
 from merveil.protocols.frame import SERVER
 
@@ -45,19 +45,15 @@ def score(guesses: Any, truths: Any, rng: np.random.Generator) -> Finding:
     """Share of clients whose weight is guessed exactly; chance is the likeliest single value."""
     pairs = [(g["weights"].get(c), w) for g, t in zip(guesses, truths) for c, w in t.weights.items()]
     hits, n = sum(a == b for a, b in pairs), len(pairs)
-    ci, strict = stats.both_intervals(stats.clopper_pearson, hits, n)
     values = np.array([w for _, w in pairs])
     chance = float(np.bincount(values).max() / n)
-    return Finding(
-        score=hits / n,
-        chance=chance,
-        ci95=ci,
-        strict=strict,
-        n=n,
-        unit="clients",
-        statistic="share of clients whose clip count is read exactly",
-        mde=stats.proportion_detectable(n, chance, alpha=stats.STRICT_ALPHA),
+    return proportion(
+        hits,
+        n,
+        "share of clients whose clip count is read exactly",
+        "clients",
         details={"different_frame_lengths": float(max(g["sizes"] for g in guesses))},
+        chance=chance,
     )
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from merveil.attacks import reconstruction, stats
+from merveil.attacks import reconstruction
 from merveil.attacks.base import CRAFTER, Attack, Finding, Public, Rule
+from merveil.attacks.findings import proportion
 from merveil.attacks.reading import honest_sum
 from merveil.attacks.replay import Replay, scaled
 
@@ -55,16 +56,11 @@ def score(guesses: Any, truths: Any, rng: np.random.Generator) -> Finding:
             found = reconstruction.psnr(guess["images"], image[None], RANGE)
             best.append(float(min(found.max(initial=0.0), 99.0)))
             clear, n = clear + int(best[-1] >= CLEAR), n + 1
-    ci, strict = stats.both_intervals(stats.clopper_pearson, clear, n)
-    return Finding(
-        score=clear / n,
-        chance=0.0,
-        ci95=ci,
-        strict=strict,
-        n=n,
-        unit="clips",
-        statistic="share of the cohort's clips rebuilt with 40 dB or more from the published sum",
-        mde=stats.proportion_detectable(n, 0.0, alpha=stats.STRICT_ALPHA),
+    return proportion(
+        clear,
+        n,
+        "share of the cohort's clips rebuilt with 40 dB or more from the published sum",
+        "clips",
         details={"psnr_db_median": float(np.median(best))},
     )
 

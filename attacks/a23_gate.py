@@ -13,7 +13,7 @@ import numpy as np
 
 from merveil.attacks import stats
 from merveil.attacks.base import CRAFTER, Attack, Finding, Public, Rule
-from merveil.attacks.plays import proportion
+from merveil.attacks.findings import proportion
 
 NAMED = {"network": "ARCH_MISMATCH", "numbers": "INPUT_NOT_FINITE", "rows": "MODEL_MISMATCH"}
 BROKEN = (np.nan, np.inf, -np.inf)

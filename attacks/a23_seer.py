@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from merveil.attacks import reconstruction, stats
+from merveil.attacks import reconstruction
 from merveil.attacks.base import CRAFTER, Attack, Finding, Floats, Public, Rule
+from merveil.attacks.findings import proportion
 from merveil.attacks.inversion import Space
 from merveil.attacks.reading import honest_sum
 from merveil.attacks.replay import Replay, scaled
@@ -94,16 +95,11 @@ def score(guesses: Any, truths: Any, rng: np.random.Generator) -> Finding:
     n, hits = len(rows), sum(hit for _, _, hit in rows)
     models = {g["model"]: g["refused"] for g in guesses}
     chance = max(nulls.values()) / n
-    ci, strict = stats.both_intervals(stats.clopper_pearson, hits, n)
-    return Finding(
-        score=hits / n,
-        chance=chance,
-        ci95=ci,
-        strict=strict,
-        n=n,
-        unit="rounds",
-        statistic="share of rounds whose sum of 64 clips gave a clip, correlation .9 or more, first of 128",
-        mde=stats.proportion_detectable(n, chance, alpha=stats.STRICT_ALPHA),
+    return proportion(
+        hits,
+        n,
+        "share of rounds whose sum of 64 clips gave a clip, correlation .9 or more, first of 128",
+        "rounds",
         details={
             "clips_shown": float(len(shown)),
             "nearest_in_the_sum": rank / n,
@@ -116,6 +112,7 @@ def score(guesses: Any, truths: Any, rng: np.random.Generator) -> Finding:
             "gate_refused_first": float(np.mean([r[0] for r in models.values()])),
             "gate_refused_next": float(np.mean([r[1] for r in models.values()])),
         },
+        chance=chance,
     )
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from merveil.attacks import inversion, reconstruction, stats
 from merveil.attacks.a26_labels import class_means, likeliest
 from merveil.attacks.base import COALITION, CURIOUS_SERVER, Attack, Finding, Floats, Public, Rule
+from merveil.attacks.findings import proportion
 from merveil.attacks.inversion import Budget, Space
 from merveil.attacks.reading import honest_sum, uploads
 from merveil.attacks.replay import Replay
@@ -127,21 +128,17 @@ def score(guesses: Any, truths: Any, rng: np.random.Generator) -> Finding:
     rebuilt, gallery = np.concatenate(images).astype(np.float64), guesses[0]["read"](archive.x)
     place = reconstruction.ranks(rebuilt, gallery, rows)
     hits, n = int((place == 1).sum()), len(rows)
-    ci, strict = stats.both_intervals(stats.clopper_pearson, hits, n)
     details = quality(
         rebuilt, gallery[rows], guesses[0]["null"], archive.meta.channels, rng, guesses[0]["peak"]
     )
-    return Finding(
-        score=hits / n,
-        chance=1.0 / archive.n,
-        ci95=ci,
-        strict=strict,
-        n=n,
-        unit="clients",
-        statistic=f"share of clips picked out of {archive.n} by the rebuilt image (rank 1)",
-        mde=stats.proportion_detectable(n, 1.0 / archive.n, alpha=stats.STRICT_ALPHA),
+    return proportion(
+        hits,
+        n,
+        f"share of clips picked out of {archive.n} by the rebuilt image (rank 1)",
+        "clients",
         details=details
         | {"mean_reciprocal_rank": float((1.0 / place).mean()), "labels_right": float(np.mean(named))},
+        chance=1.0 / archive.n,
     )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from merveil.attacks import stats
 from merveil.attacks.a25_span import auc_finding
 from merveil.attacks.base import CURIOUS_SERVER, Attack, Finding, Public, Rule
+from merveil.attacks.findings import proportion
 from merveil.attacks.gram import candidates, distances, span_of, took_part
 from merveil.attacks.reading import codes
 
@@ -68,16 +69,12 @@ def score_upload(guesses: Any, truths: Any, rng: np.random.Generator) -> Finding
             record = guess["named"].get(client)
             right.append(record is not None and bool(truth.owners[record] == client))
     n, hits, chance = len(right), int(np.sum(right)), guesses[0]["clips"] / guesses[0]["m"]
-    ci, strict = stats.both_intervals(stats.clopper_pearson, hits, n)
-    return Finding(
-        score=hits / n,
+    return proportion(
+        hits,
+        n,
+        "share of clients for whom a clip of their own is named, out of all challenge records",
+        "clients",
         chance=chance,
-        ci95=ci,
-        strict=strict,
-        n=n,
-        unit="clients",
-        statistic="share of clients for whom a clip of their own is named, out of all challenge records",
-        mde=stats.proportion_detectable(n, chance, alpha=stats.STRICT_ALPHA),
     )
 
 

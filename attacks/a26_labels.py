@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from merveil.attacks import stats
 from merveil.attacks.base import COALITION, CURIOUS_SERVER, Attack, Finding, Floats, Public, Rule
+from merveil.attacks.findings import proportion
 from merveil.attacks.reading import honest_sum, uploads
 from merveil.attacks.replay import Replay
 
@@ -84,17 +85,13 @@ def score_uploads(guesses: Any, truths: Any, rng: np.random.Generator) -> Findin
             blind.append(bool((guess["blind"] == counts).all()))
             wrong.append(1.0 if found is None else float(np.abs(found - counts).sum() / 2 / counts.sum()))
     n, hits, chance = len(right), int(np.sum(right)), float(np.mean(blind))
-    ci, strict = stats.both_intervals(stats.clopper_pearson, hits, n)
-    return Finding(
-        score=hits / n,
-        chance=chance,
-        ci95=ci,
-        strict=strict,
-        n=n,
-        unit="clients",
-        statistic="share of clients whose class counts are recovered exactly",
-        mde=stats.proportion_detectable(n, chance, alpha=stats.STRICT_ALPHA),
+    return proportion(
+        hits,
+        n,
+        "share of clients whose class counts are recovered exactly",
+        "clients",
         details={"misassigned_clips": float(np.mean(wrong))},
+        chance=chance,
     )
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from merveil.attacks import stats
 from merveil.attacks.a26_labels import Counts, prior_guess, score_uploads
 from merveil.attacks.base import CURIOUS_SERVER, Attack, Finding, Public, Rule
+from merveil.attacks.findings import proportion
 from merveil.attacks.reading import codes
 
 
@@ -35,16 +35,12 @@ def score_sum(guesses: Any, truths: Any, rng: np.random.Generator) -> Finding:
     pairs = [(g, sum(t.counts.values())) for g, t in zip(guesses, truths)]
     hits = int(np.sum([(g["counts"] == counts).all() for g, counts in pairs]))
     chance, n = float(np.mean([(g["blind"] == counts).all() for g, counts in pairs])), len(pairs)
-    ci, strict = stats.both_intervals(stats.clopper_pearson, hits, n)
-    return Finding(
-        score=hits / n,
+    return proportion(
+        hits,
+        n,
+        "share of trainings whose class counts are read exactly off the second sum",
+        "trainings",
         chance=chance,
-        ci95=ci,
-        strict=strict,
-        n=n,
-        unit="trainings",
-        statistic="share of trainings whose class counts are read exactly off the second sum",
-        mde=stats.proportion_detectable(n, chance, alpha=stats.STRICT_ALPHA),
     )
 
 

@@ -14,6 +14,7 @@ from merveil.attacks import membership, stats
 from merveil.attacks.a25_span import candidate_filter
 from merveil.attacks.a27_membership import final_model
 from merveil.attacks.base import CURIOUS_SERVER, MEMBER, Attack, Finding, Public, Rule
+from merveil.attacks.findings import proportion
 from merveil.attacks.reading import uploads
 from merveil.attacks.replay import Replay
 
@@ -72,16 +73,12 @@ def score_link(guesses: Any, truths: Any, rng: np.random.Generator) -> Finding:
             right.append(guess["clients"][int(np.argmax(total))] == client)
             chance.append(1 / len(guess["clients"]))
     hits, n, base = int(np.sum(right)), len(right), float(np.mean(chance))
-    ci, strict = stats.both_intervals(stats.clopper_pearson, hits, n)
-    return Finding(
-        score=hits / n,
+    return proportion(
+        hits,
+        n,
+        "share of people put behind the right client by clips that were not used",
+        "people",
         chance=base,
-        ci95=ci,
-        strict=strict,
-        n=n,
-        unit="people",
-        statistic="share of people put behind the right client by clips that were not used",
-        mde=stats.proportion_detectable(n, base, alpha=stats.STRICT_ALPHA),
     )
 
 

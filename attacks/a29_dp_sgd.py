@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from merveil.attacks.base import CURIOUS_SERVER, Attack, Finding, Public, Rule
+from merveil.attacks.findings import proportion
 from merveil.attacks.noise import Floats, choose, lower_bound
-from merveil.attacks.plays import proportion
 
 CONFIDENCE = 0.999
 DELTA = 1e-2

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from merveil.attacks.base import CURIOUS_SERVER, Attack, Finding, Public, Rule
+from merveil.attacks.findings import proportion
 from merveil.attacks.noise import variance_quantile
-from merveil.attacks.plays import proportion
 from merveil.protocols.rng import SeededRng
 
 ALPHA = 1e-3

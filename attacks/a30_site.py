@@ -16,8 +16,8 @@ import numpy as np
 
 from merveil.attacks.adversaries import NOISE_NAMER
 from merveil.attacks.base import Attack, Finding, Public, Rule
+from merveil.attacks.findings import proportion
 from merveil.attacks.noise import variance_quantile
-from merveil.attacks.plays import proportion
 
 SCHEMES = ("plain", "secagg", "secagg+", "lattice")  # that distributed noise composes with (fl.dp_options)
 _BELOW = "PARAMS_BELOW_FLOOR"

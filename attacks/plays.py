@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from merveil.attacks import stats
 from merveil.attacks.base import Finding, Score
+from merveil.attacks.findings import proportion
 from merveil.attacks.protocol import Field
 from merveil.mer.extras import need
 
@@ -73,24 +73,6 @@ def figures(guesses: Sequence[Guess]) -> dict[str, float]:
     for name in sorted({n for g in guesses for n in g.figures}):
         found[name] = float(np.mean([g.figures[name] for g in guesses if name in g.figures]))
     return found
-
-
-def proportion(
-    hits: int,
-    n: int,
-    statistic: str,
-    unit: str,
-    held: float = 1.0,
-    details: Mapping[str, float] | None = None,
-    chance: float = 0.0,
-) -> Finding:
-    """A finding from a count, with exact intervals."""
-    ci, strict = stats.both_intervals(stats.clopper_pearson, hits, n)
-    return Finding(
-        score=hits / n, chance=chance, ci95=ci, strict=strict, n=n, unit=unit, statistic=statistic,
-        mde=stats.proportion_detectable(n, chance, alpha=stats.STRICT_ALPHA),
-        details=dict(details or {}), held=held,
-    )  # fmt: skip
 
 
 def uniform_p(values: NDArray[Any], bins: int) -> float:

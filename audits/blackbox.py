@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from merveil.attacks.base import Finding, Rule
-from merveil.attacks.plays import proportion
+from merveil.attacks.findings import proportion
 from merveil.attacks.verdict import Verdict, judge
 from merveil.audits.candidate import Candidate, Floats, centred, readings, size_of
 
