@@ -264,8 +264,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if not records:
         return
     terminalreporter.section("audits")
+    wide = {name: 2 + max(len(r[name]) for r in records) for name in ("id", "scheme", "verdict")}
     for r in sorted(records, key=lambda r: (r["claim"], r["id"], r["scheme"])):
-        terminalreporter.line(f"{r['claim']} {r['id']:<10}{r['scheme']:<9}{r['verdict']:<15}{_spoken(r)}")
+        cells = "".join(r[name].ljust(wide[name]) for name in wide)
+        terminalreporter.line(f"{r['claim']}  {cells}{_spoken(r)}")
     for line in tally(records):
         terminalreporter.line(line)
 

@@ -149,7 +149,7 @@ def test_filters_and_records(task: Task, tmp_path: Path) -> None:
     schema = json.loads((ROOT / "docs/schemas/audits.json").read_text())
     needed = set(schema["items"]["required"])
     assert all(needed <= set(r) for r in found)
-    assert "2 passed" in done.stdout and "C-03 A17" in done.stdout
+    assert "2 passed" in done.stdout and "C-03  A17" in done.stdout
 
 
 def test_workers_bring_every_record_and_keep_an_attack_together(tmp_path: Path) -> None:
