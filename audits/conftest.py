@@ -40,6 +40,7 @@ from merveil.attacks.verdict import Verdict, succeeded
 from merveil.audits.claims import CLAIMS, cases
 from merveil.audits.controls import control_of
 from merveil.mer.atomic import write_text
+from merveil.mer.cores import cores
 
 FULL = 4  # times the rounds of the quick form
 CASE = re.compile(r"\[(A\d\d\S*)-[a-z+]+\]$")  # attack and scheme in a node id
@@ -78,7 +79,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     alone = config.args and all(Path(a.split("::")[0]).resolve() == FOLDER for a in config.args)
     held = option.usepdb or option.collectonly or option.capture == "no" or option.attack
     if option.numprocesses is None and option.dist == "no" and alone and not held:
-        option.numprocesses = min(MOST, len(os.sched_getaffinity(0)))
+        option.numprocesses = min(MOST, cores())
     if option.numprocesses:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # of each worker
 

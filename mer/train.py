@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from merveil.mer.coins import Coins, generator
+from merveil.mer.cores import cores
 from merveil.mer.errors import InputError
 from merveil.mer.models.stacked import Floats, StackedNet
 from merveil.mer.optim import OptimiserState
@@ -30,9 +31,8 @@ def set_threads(count: int = 1) -> None:
 
 def workers() -> int:
     """Threads over chunks of models: the processors of this process, at most OMP_NUM_THREADS if set."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, min(cores, int(limit)) if limit.isdigit() else cores)
+    return max(1, min(cores(), int(limit)) if limit.isdigit() else cores())
 
 
 @contextmanager

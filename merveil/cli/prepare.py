@@ -1,7 +1,6 @@
 """`merveil prepare`: videos, frame folders, feature pictures or the synthetic source to one archive."""
 
 import argparse
-import os
 import sys
 import time
 from dataclasses import asdict, fields
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from merveil.cli import OK, print_json, say
 from merveil.cli.check import add_annotated, annotated
+from merveil.mer.cores import cores
 from merveil.mer.errors import InputError
 
 if TYPE_CHECKING:
@@ -177,11 +177,7 @@ def _flow_folder(args: argparse.Namespace) -> "tuple[Archive, Report]":
 
 
 def _workers(args: argparse.Namespace) -> int:
-    if args.jobs is not None:
-        return int(args.jobs)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return cores() if args.jobs is None else int(args.jobs)
 
 
 def _remove_parts(folder: Path) -> None:

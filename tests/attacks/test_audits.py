@@ -28,6 +28,7 @@ from merveil.audits.conftest import (
     tally,
 )
 from merveil.audits.controls import BUILDS
+from merveil.mer.cores import cores
 from merveil.mer.data.archive import save_archive
 from merveil.protocols.registry import names
 
@@ -169,7 +170,7 @@ def test_workers_bring_every_record_and_keep_an_attack_together(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("changes", "args", "workers"),
     [
-        ({}, [str(FOLDER)], min(MOST, len(os.sched_getaffinity(0)))),
+        ({}, [str(FOLDER)], min(MOST, cores())),
         ({"attack": ["A17"]}, [str(FOLDER)], None),  # a few audits: workers cost more than they save
         ({"numprocesses": 0}, [str(FOLDER)], 0),
         ({"usepdb": True}, [str(FOLDER)], None),

@@ -1,5 +1,6 @@
 """The trainer: torch's optimisers and loss, coins by label, stacks that do not mix, replay and resume."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from merveil.mer import coins
+from merveil.mer.cores import cores
 from merveil.mer.errors import InputError
 from merveil.mer.models.plain import PlainSTSTNet, load
 from merveil.mer.models.stacked import StackedNet, build
@@ -232,7 +234,15 @@ def test_workers_obey_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert workers() == 1
     monkeypatch.setenv("OMP_NUM_THREADS", "")
-    assert workers() >= 1
+    assert workers() == cores() >= 1
+
+
+def test_cores_are_those_of_this_process_or_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {1, 4, 5}, raising=False)
+    assert cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert cores() == 1
 
 
 @pytest.mark.parametrize(
