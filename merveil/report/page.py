@@ -294,8 +294,8 @@ def _quality(result: Result) -> list[dict[str, str]]:
         rows.append(
             {
                 "name": s["name"],
-                "ncc": f"{d['ncc']:.2f}",
-                "null": f"{d['ncc_best_null']:.2f}",
+                "ncc": f"{round(d['ncc'], 2) + 0.0:.2f}",
+                "null": f"{round(d['ncc_best_null'], 2) + 0.0:.2f}",
                 "gain": f"{d['ncc_gain']:+.2f} ({d['ncc_gain_low']:+.2f} to {d['ncc_gain_high']:+.2f})",
                 "psnr": f"{d['psnr_db']:.1f} dB",
                 "ssim": f"{d['ssim']:.2f}",

@@ -52,7 +52,7 @@ class Point:
 class _Axes:
     """The plot's frame: from data units to pixels in a fixed view box."""
 
-    width, height, left, right, top, bottom = 640.0, 380.0, 58.0, 18.0, 16.0, 56.0
+    width, height, left, right, top, bottom = 640.0, 380.0, 66.0, 18.0, 16.0, 56.0
 
     def __init__(self, x_range: Interval, y_range: Interval) -> None:
         self.x_range, self.y_range = x_range, y_range
