@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
     if args.jobs is not None:
         if args.jobs < 0:
             raise InputError(f"--jobs is 0 or more worker processes, not {args.jobs}")
-        need("xdist", "audits")
+        if args.jobs:
+            need("xdist", "audits")
     for scheme in args.scheme or []:
         if scheme not in names():
             raise InputError(f"there is no scheme {scheme!r}; there are: {', '.join(names())}")
@@ -113,6 +115,7 @@ def _command(args: argparse.Namespace, chosen: list[str], out: Path) -> list[str
     words += ["-c", os.devnull, "--import-mode=importlib", "-p", "no:cacheprovider", "-rs"]
     words += [f"--audits-json={out}", *(f"--scheme={s}" for s in args.scheme or [])]
     words += [f"--attack={name}" for name in chosen]
-    words += [] if args.jobs is None else ["-n", str(args.jobs)]
+    if args.jobs or (args.jobs == 0 and find_spec("xdist")):  # without it there are no workers anyway
+        words += ["-n", str(args.jobs)]
     words += ["--full"] * args.full + ["--strict"] * args.strict
     return [*words, f"--audit-data={args.data}"] if args.data else words

@@ -1,6 +1,8 @@
 """`merveil audit`: aggregators as black boxes, schemes through pytest, exit codes and the JSON."""
 
+import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ pytest.importorskip("scipy")
 
 from merveil.audits.blackbox import QUESTIONS, examine
 from merveil.audits.candidate import Candidate, load, readings
-from merveil.cli import main
+from merveil.cli import audit, main
 from merveil.fl.aggregator import SecureAggregator
 from merveil.mer.errors import InputError
 from merveil.protocols.primitives.packing import pack
@@ -155,5 +157,16 @@ def test_jobs_bring_the_same_records(capfd: pytest.CaptureFixture[str]) -> None:
     printed = capfd.readouterr()
     assert {r["id"] for r in json.loads(printed.out)["audits"]} == {"A06", "A08"}
     assert "bringing up nodes" in printed.err
+    assert main([*words, "0"]) == 0
+    assert "bringing up nodes" not in capfd.readouterr().err
     assert main([*words, "-1"]) == 2
     assert "--jobs is 0 or more" in capfd.readouterr().err
+
+
+def test_no_jobs_need_no_xdist(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    args = argparse.Namespace(scheme=None, attack=None, data=None, full=False, strict=False, jobs=0)
+    monkeypatch.setattr(audit, "find_spec", lambda name: None)
+    assert "-n" not in audit._command(args, [], Path("a.json"))
+    monkeypatch.setitem(sys.modules, "xdist", None)
+    assert main(["audit", "--scheme", "plain", "--jobs", "2"]) == 1
+    assert "merveil[audits]" in capsys.readouterr().err
