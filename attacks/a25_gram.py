@@ -1,10 +1,11 @@
-"""A25 on `exact-ridge`: membership of a clip by the row space of the Gram sum, in the sum or in one's frames.
+"""A25 on `exact-ridge`: membership of a clip by the row space of the Gram sum and by leverage in it.
 
-The third sum is C'C over whole-number rows, so while clips are fewer than its 677 columns its row space is
-the span of the rows that were added; the two sums before it are public and let anybody make the row of a
-clip that it holds, to the last digit. A25-gram reads the published sum, which no scheme can hide;
-A25-gram-upload takes each client's own vector as its frame decodes and names the clip that lies nearest.
-Source: the span test of Petrov et al., NeurIPS 2024 (DAGER), on a Gram matrix in place of gradients.
+The third sum is C'C over whole-number rows; the two sums before it are public and let anybody make the row of
+a clip that it holds, to the last digit. While clips are fewer than independent columns the sum's row space is
+the span of the rows that were added; beyond, leverage still tells (`attacks.gram`). A25-gram reads the
+published sum, which no scheme can hide; A25-gram-upload takes each client's own vector as its frame decodes
+and names the clip that is nearest to being in it. Source: the span test of Petrov et al., NeurIPS 2024
+(DAGER), on a Gram matrix in place of gradients.
 """
 
 from typing import Any
@@ -20,7 +21,7 @@ from merveil.attacks.reading import codes
 
 
 def infer_sum(view: Any, public: Public, rng: np.random.Generator) -> dict[str, Any]:
-    """How near each challenge record lies to the published sum's span [m], and whether it lies inside."""
+    """How near each challenge record is to being in the published sum [m], and whether that can hold it."""
     first, second, third = (np.asarray(one.total, np.int64) for one in view)
     block, basis = candidates(first, second, public)
     span = span_of(third)
@@ -88,7 +89,7 @@ ATTACKS = (
         infer=infer_sum,
         score=score_sum,
         rule=Rule(success=0.95, margin=0.05),
-        source="Petrov et al., NeurIPS 2024 (DAGER), on a Gram matrix.",
+        source="Petrov et al., NeurIPS 2024 (DAGER), on a Gram matrix; leverage.",
         on_sum=True,
     ),
     Attack(

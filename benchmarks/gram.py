@@ -20,7 +20,7 @@ from merveil.mer.exact import Settings, basis_from, gram_sums, warps_from
 from merveil.mer.exact_features import block_means
 from merveil.mer.exact_loso import Clips
 
-COHORTS = (2, 5, 10, 20, 60, 180)
+COHORTS = (2, 5, 10, 20, 60, 100, 180, 360)
 EACH = 8  # clips of a drawn person, half of them in the sum
 LEAST = 4  # clips of a person of an archive
 
