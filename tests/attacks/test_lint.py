@@ -16,6 +16,7 @@ ALLOWED = {
     "merveil.attacks.base",
     "merveil.attacks.ckks",
     "merveil.attacks.ckks_forge",
+    "merveil.attacks.findings",
     "merveil.attacks.gram",
     "merveil.attacks.noise",
     "merveil.attacks.plays",
