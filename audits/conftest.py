@@ -73,9 +73,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Before pytest-xdist reads its options: the catalogue runs on up to MOST cores."""
     option = config.option
-    inside = hasattr(config, "workerinput") or "PYTEST_XDIST_WORKER" in os.environ
-    if inside or not hasattr(option, "numprocesses"):  # the latter: pytest-xdist is not installed
-        return
+    if "PYTEST_XDIST_WORKER" in os.environ or not hasattr(option, "numprocesses"):
+        return  # a worker has no workers of its own; or pytest-xdist is not installed
     alone = config.args and all(Path(a.split("::")[0]).resolve() == FOLDER for a in config.args)
     held = option.usepdb or option.collectonly or option.capture == "no" or option.attack
     if option.numprocesses is None and option.dist == "no" and alone and not held:

@@ -22,6 +22,7 @@ from merveil.fl.options import TrainOptions
 from merveil.fl.privacy_sgd import NAMES, Cost, cost, epsilon, solve
 from merveil.mer.errors import InputError
 from merveil.protocols.dp.clips import ClipStep
+from merveil.protocols.errors import LocalError
 
 if TYPE_CHECKING:
     import torch
@@ -45,9 +46,9 @@ def figures(options: TrainOptions) -> tuple[float, float, float]:
 def step_for(options: TrainOptions, dim: int, clips: int, budget: ClipBudget) -> ClipStep:
     """The step whose noise lets all rounds stay within what the most charged client has left.
 
-    clips: of the whole federation. InputError: delta is no smaller than one over them. BudgetSpent: so little
-    is left that the noise would be more than STRETCH times that of a whole budget. LocalError: nothing left,
-    or no noise fits. ImportError names the extra of the accountant.
+    clips: of the whole federation. InputError: delta is no smaller than one over them. BudgetSpent: nothing
+    is left, or so little that the noise would be more than STRETCH times that of a whole budget. LocalError:
+    no noise fits. ImportError names the extra of the accountant.
     """
     target, delta, norm_clip = figures(options)
     if delta * clips >= 1:
@@ -73,7 +74,10 @@ def step_for(options: TrainOptions, dim: int, clips: int, budget: ClipBudget) ->
     whole, spent = solved(()), budget.worst()
     if not spent:
         return whole
-    found = solved(spent)
+    try:
+        found = solved(spent)
+    except LocalError as error:  # the whole budget's noise fits, so what is left is too little
+        raise BudgetSpent(str(error)) from error
     factor = found.multiplier / whole.multiplier
     if factor > STRETCH:
         needed = epsilon([*spent, (cost(whole), steps)], delta, options.sgd_accountant)

@@ -285,6 +285,11 @@ def _figure(a: Result) -> str:
     return f"{a['score']:.3f} ({a['ci95'][0]:.3f} to {a['ci95'][1]:.3f})"
 
 
+def _correlation(value: float) -> str:
+    """Two digits, and no minus before zero."""
+    return f"{round(value, 2) + 0.0:.2f}"
+
+
 def _quality(result: Result) -> list[dict[str, str]]:
     """For the inversion: image measures by scheme, beside the best guess without any message."""
     rows = []
@@ -294,8 +299,8 @@ def _quality(result: Result) -> list[dict[str, str]]:
         rows.append(
             {
                 "name": s["name"],
-                "ncc": f"{round(d['ncc'], 2) + 0.0:.2f}",
-                "null": f"{round(d['ncc_best_null'], 2) + 0.0:.2f}",
+                "ncc": _correlation(d["ncc"]),
+                "null": _correlation(d["ncc_best_null"]),
                 "gain": f"{d['ncc_gain']:+.2f} ({d['ncc_gain_low']:+.2f} to {d['ncc_gain_high']:+.2f})",
                 "psnr": f"{d['psnr_db']:.1f} dB",
                 "ssim": f"{d['ssim']:.2f}",

@@ -288,7 +288,7 @@ def test_a_killed_run_pays_twice_and_stops_before_epsilon_is_exceeded(tmp_path, 
     done = train(small, "s", chosen, Target(tmp_path / "a", resume=True), QUIET)
     assert done["rounds"] == 3 and done["privacy"]["steps"] == 4 and done["privacy"]["epsilon"] <= 8.0
     assert done["privacy"]["step"] == before["privacy"]["step"]
-    with pytest.raises(LocalError, match="budget is spent"):
+    with pytest.raises(BudgetSpent, match="budget is spent"):
         train(small, "s", options(epsilon=7.5), Target(tmp_path / "b"), QUIET)
     more = train(small, "s", options(epsilon=20.0), Target(tmp_path / "c"), QUIET)
     assert more["privacy"]["steps"] == 7 and 8 < more["privacy"]["epsilon"] <= 20
