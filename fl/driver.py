@@ -32,6 +32,7 @@ from merveil.fl.update import Layout
 from merveil.mer.errors import InputError
 from merveil.mer.models.registry import get
 from merveil.mer.models.stacked import StackedNet, build
+from merveil.mer.train import prepared
 from merveil.protocols.dp.clips import ClipStep
 from merveil.protocols.dp.discrete import Mechanism
 from merveil.protocols.errors import AbortCode, LocalError
@@ -112,11 +113,13 @@ class Federation:
         self.archive, self.runs, self.options = archive, tuple(runs), options
         self.net = federated_net(options, (height, width, channels), len(archive.classes))
         self.layout = Layout.of(self.net.layout)
-        self.prepared = self.net.prepare(archive.x)
+        self.prepared, versions = prepared(self.net, archive, options.apex_jitter)
         self.jobs = [Job(k, run.label, client) for k, run in enumerate(runs) for client in run.clients]
         self.clip_budgets = [clip_budget or self._clip_budget(run) for run in runs] if options.sgd else []
         self.step = (step or self._clip_step()) if options.sgd else None
-        self._trainer = LocalTrainer(self.net, self.prepared, archive.y, self.jobs, options, self.step)
+        self._trainer = LocalTrainer(
+            self.net, self.prepared, archive.y, self.jobs, options, self.step, versions
+        )
         self._strategy = options.server()
         if options.noisy_sums:
             self.private = [self._private(run, record, budget, mechanism) for run in runs]

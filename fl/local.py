@@ -53,7 +53,8 @@ class LocalTrainer:
     """Trains jobs from their runs' global models; holds the prepared clips, shared by all stacks.
 
     x: prepared clips of the whole archive; y: int64 labels. Only the rows of a job's client are ever read
-    for that job. step: of DP-SGD, where the options ask for it.
+    for that job. versions: images near the apex of each clip, after the clips in x, where the options ask
+    for apex_jitter. step: of DP-SGD, where they ask for it.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class LocalTrainer:
         jobs: Sequence[Job],
         options: TrainOptions,
         step: ClipStep | None = None,
+        versions: int = 0,
     ) -> None:
         import torch
 
@@ -73,7 +75,7 @@ class LocalTrainer:
                 "a smaller form of the network (head=gap), fewer clients (site:K) or fewer folds (kfold:K)"
             )
         self.net, self.x, self.y, self.options = net, torch.from_numpy(x), y, options
-        self.step = step
+        self.step, self.versions = step, versions
         self.jobs = list(jobs)
         self.groups = [(group, _rows(jobs, group)) for group in stacks(jobs)]
 
@@ -144,6 +146,8 @@ class LocalTrainer:
             prox_mu=options.prox_mu,
             anchor=start if options.prox_mu else None,
             drift=drift,
+            versions=self.versions,
+            apex_jitter=options.apex_jitter,
         )
 
 

@@ -19,6 +19,7 @@ from merveil.fl.clients import parse_clients
 from merveil.fl.presets import preset
 from merveil.fl.strategy import Strategy
 from merveil.mer.errors import InputError
+from merveil.mer.models.registry import get
 
 OPTIMISERS = ("sgd", "adam", "adamw")
 _UNHASHED = ("checkpoint_every", "coverage")  # changes what is kept on the way, never the model
@@ -41,6 +42,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "logit_tau": (0, 10),
     "coverage": (0, 1),
     "prox_mu": (0, 1e6),
+    "apex_jitter": (0, 1),
     "update_clip": (1e-9, 1e9),
     "bits": (4, 40),
     "max_cut": (0, 1),
@@ -67,7 +69,9 @@ class TrainOptions:
     of its grid. server_ema averages the models over rounds; logit_tau adds tau * log(class share) to training
     scores, by the secure count of classes. max_weight caps the clip count with which a client weighs; 0 takes
     the power of two that holds the largest count. drop_rate: share of the clients that fail in a round, drawn
-    from the seed. coverage: share of clips that the finished model is to answer; 0 sets no rule.
+    from the seed. apex_jitter: chance that a clip is shown, at a local step, by the flow to a frame near its
+    apex; every client's archive must have them. coverage: share of clips that the finished model is to
+    answer; 0 sets no rule.
     dp, epsilon, delta, dp_unit, norm_clip, dp_noise: differential privacy; norm_clip bounds the 2-norm of a
     client's update (of one clip's gradient where dp is sgd alone), and with noise on the sums update_clip,
     max_cut and max_weight have no effect. With sgd, local_epochs are steps, `batch` is the public divisor of
@@ -96,6 +100,7 @@ class TrainOptions:
     beta2: float = 0.999
     tau: float = 1e-8
     prox_mu: float = 0.0
+    apex_jitter: float = 0.0
     server_ema: float = 0.0
     logit_tau: float = 0.0
     bits: int = 16
@@ -131,6 +136,10 @@ class TrainOptions:
             raise InputError(
                 "scaffold takes plain full-batch steps: use optimiser sgd, batch 0, weight_decay 0"
             )
+        if self.apex_jitter and get(self.model).kind == "exact":
+            raise InputError(f"{self.model} is not trained by steps, so apex_jitter has no effect")
+        if self.apex_jitter and self.sgd:
+            raise InputError("apex_jitter is not built for --dp sgd, whose steps draw their own clips")
         if self.logit_tau and self.private:
             raise InputError("logit_tau rests on a count over all clients that has no noise: not with --dp")
         parse_clients(self.clients)
@@ -177,6 +186,8 @@ class TrainOptions:
         idle = _UNHASHED if self.private else (*_UNHASHED, *_DP)
         if not self.sgd:
             idle = (*idle, *dp_options.SGD_OPTIONS)
+        if not self.apex_jitter:
+            idle = (*idle, "apex_jitter")
         kept = {name: value for name, value in self.as_dict().items() if name not in idle}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 

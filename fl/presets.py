@@ -76,4 +76,5 @@ def _central(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
         "class_weights": recipe.class_weights,
         "server_ema": recipe.ema,
         "logit_tau": recipe.logit_tau,
+        "apex_jitter": recipe.apex_jitter,
     }

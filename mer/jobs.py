@@ -15,7 +15,7 @@ from merveil.mer.data.datasets import find
 from merveil.mer.data.meta import CLASSES
 from merveil.mer.data.video import content_hash, files_hash, read_clip, read_frames
 from merveil.mer.errors import InputError
-from merveil.mer.features.extract import Settings, settings_key
+from merveil.mer.features.extract import Settings, near_apex, settings_key
 
 LAYOUTS = ("synthetic", "flow-folder", "video-folder", "archives", *find.LAYOUTS)
 
@@ -117,8 +117,14 @@ def find_jobs(source: str, layout: str) -> list[Job]:
 
 
 def pair_only(job: Job, settings: Settings) -> bool:
-    """Whether the onset and apex frames are all that the features of a job depend on."""
+    """Whether the onset frame and those about the apex are all that the features of a job depend on."""
     return bool(job.frames) and job.apex is not None and settings.apex in ("auto", "annotated")
+
+
+def needed(job: Job, settings: Settings) -> list[int]:
+    """Positions, ascending, of the frames that features need where onset and apex are known."""
+    apex = job.apex or 0
+    return sorted({0, apex, *near_apex(0, apex, len(job.frames), settings.apex_jitter)})
 
 
 def load(
@@ -126,14 +132,15 @@ def load(
 ) -> tuple[NDArray[np.uint8], int | None, int | None]:
     """Grey frames and, where known, annotated onset and apex among them.
 
-    Of an annotated set with a known apex only those two frames are read, unless `whole` asks for all.
+    Of an annotated set with a known apex only `needed` frames are read, unless `whole` asks for all.
     """
     if job.source is not None:
         clip = synthetic.make_clip(job.source, job.row, job.column)
         return clip.frames, clip.onset, clip.apex
     if job.frames and job.apex is not None:
         if pair_only(job, settings) and not whole:
-            return read_frames([job.frames[0], job.frames[job.apex]]), 0, 1
+            wanted = needed(job, settings)
+            return read_frames([job.frames[at] for at in wanted]), 0, wanted.index(job.apex)
         return read_frames(job.frames), 0, job.apex
     if job.frames:
         return read_frames(job.frames), 0, None
@@ -147,7 +154,7 @@ def cache_key(job: Job, settings: Settings) -> str:
     if job.source is not None:
         content = f"{job.source} row={job.row} column={job.column} version={synthetic.VERSION}"
     elif pair_only(job, settings):
-        content = "pair " + files_hash([job.frames[0], job.frames[job.apex or 0]])
+        content = "pair " + files_hash([job.frames[at] for at in needed(job, settings)])
     elif job.frames:
         content = f"frames apex={job.apex} " + files_hash(job.frames)
     else:

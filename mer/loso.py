@@ -94,11 +94,11 @@ class FoldStack:
         threads: int | None = None,
     ) -> None:
         from merveil.mer.optim import OptimiserState
-        from merveil.mer.train import balanced_weights, with_prior
+        from merveil.mer.train import balanced_weights, prepared, with_prior
 
         self.net, self.recipe, self.folds, self.threads = net, recipe, list(folds), threads
         self.shape = (archive.n, len(archive.classes))
-        self.x = net.prepare(archive.x)
+        self.x, self.versions = prepared(net, archive, recipe.apex_jitter)
         self.seeds = [derive(seed, f"fold|{fold.name}") for fold in folds]
         self.params = np.stack([net.init(s) for s in self.seeds])
         self.average = np.zeros_like(self.params) if recipe.ema else None
@@ -145,6 +145,8 @@ class FoldStack:
             ema=recipe.ema,
             average=self.average,
             sam=recipe.sam,
+            versions=self.versions,
+            apex_jitter=recipe.apex_jitter,
             threads=self.threads,
             progress=progress,
         )

@@ -36,9 +36,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Done:
-    """Features of one clip and what was decided on the way."""
+    """Features of one clip, those of the frames near its apex, and what was decided on the way."""
 
     x: NDArray[Any]
+    near: NDArray[Any]
     onset: int
     apex: int
     source: str
@@ -128,6 +129,7 @@ def _archive(
     jobs = [job for job, _ in kept]
     return make_archive(
         x=np.stack([done.x for _, done in kept]),
+        near=np.stack([done.near for _, done in kept]) if settings.apex_jitter else None,
         y=np.array([job.label for job in jobs], dtype=np.int64),
         dataset=np.array([job.dataset for job in jobs]),
         subject=np.array([job.subject for job in jobs]),
@@ -217,7 +219,7 @@ def process(job: Job, plan: Plan) -> Done:
     frames, onset, apex = load(job, plan.settings, whole=picture is not None)
     made = extract(frames, onset, apex, plan.settings, least=FROZEN)  # its label says that it moves
     spotted = made.spotted
-    done = Done(made.x, spotted.onset, spotted.apex, spotted.source, cached=False, aligned=made.aligned)
+    done = Done(made.x, made.near, spotted.onset, spotted.apex, spotted.source, False, made.aligned)
     if picture is not None:
         _write_preview(picture, job, made, frames)
     if kept is not None:
@@ -225,6 +227,7 @@ def process(job: Job, plan: Plan) -> Done:
             np.savez(
                 file,
                 x=done.x,
+                near=done.near,
                 frames=np.array([done.onset, done.apex]),
                 source=np.array(done.source),
                 aligned=np.array(done.aligned),
@@ -240,7 +243,8 @@ def _read_cache(path: Path) -> Done | None:
         with np.load(path, allow_pickle=False) as entry:
             onset, apex = (int(i) for i in entry["frames"])
             source, aligned = str(entry["source"]), str(entry["aligned"])
-            return Done(entry["x"], onset, apex, source, cached=True, aligned=aligned)
+            near = entry["near"] if "near" in entry else entry["x"][None][:0]  # of before there was any
+            return Done(entry["x"], near, onset, apex, source, True, aligned)
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, AttributeError, TypeError):
         return None
 

@@ -20,7 +20,8 @@ class Recipe:
     step, 0 for none; the average is what predicts. logit_tau: training scores get tau * log(class share)
     added (logit adjustment, Menon et al., ICLR 2021; 1 is balanced softmax, Ren et al., NeurIPS 2020).
     sam: length of the step up the gradient at whose end the gradient is taken, 0 for none (sharpness-aware
-    minimisation, Foret et al., ICLR 2021); it doubles the arithmetic.
+    minimisation, Foret et al., ICLR 2021); it doubles the arithmetic. apex_jitter: chance that a clip is
+    shown, at a step, by the flow to a frame near its apex; needs an archive that has them.
     """
 
     epochs: int
@@ -36,6 +37,7 @@ class Recipe:
     ema: float = 0.0
     logit_tau: float = 0.0
     sam: float = 0.0
+    apex_jitter: float = 0.0
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.lr <= 0 or self.weight_decay < 0:
@@ -46,6 +48,8 @@ class Recipe:
             raise InputError("a recipe's ema lies in [0, 1), its logit_tau in 0..10")
         if not 0 <= self.sam <= 10:
             raise InputError("a recipe's sam lies in 0..10")
+        if not 0 <= self.apex_jitter <= 1:
+            raise InputError("a recipe's apex_jitter is a chance in 0..1")
         if not 0 <= self.label_smoothing < 1:
             raise InputError("label_smoothing lies in [0, 1)")
         if self.optimiser not in OPTIMISERS:

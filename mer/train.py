@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from merveil.mer.errors import InputError
 from merveil.mer.models.stacked import Floats, StackedNet
 from merveil.mer.optim import OptimiserState
 from merveil.mer.recipe import SCHEDULES
+
+if TYPE_CHECKING:
+    from merveil.mer.data.archive import Archive
 
 Progress = Callable[[int, int], None]  # (steps done, steps in all)
 
@@ -70,6 +74,8 @@ def train_stack(
     ema: float = 0.0,
     average: Floats | None = None,
     sam: float = 0.0,
+    versions: int = 0,
+    apex_jitter: float = 0.0,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Floats:
@@ -90,11 +96,14 @@ def train_stack(
       average <- ema * average + (1 - ema) * weights at each step; `averaged` undoes its start at zero.
     sam: the gradient is taken at the end of a step of that length up the gradient (same coins; running
       statistics are those of the first pass).
+    versions, apex_jitter: x as `prepared` makes it, that many further images of each clip after the clips;
+      at each step one of them, all alike, stands for its clip with this chance. Labels and weights stay.
     prox_mu, anchor: FedProx, adds mu/2 * |parameters - anchor|^2 (Li et al. 2020); anchor [M,size].
     Raises InputError for shapes or settings that do not fit.
     """
     set_threads(1)
-    pool, labels, rows = _shared_form(net, params, x, y, rows, seeds)
+    pool, labels, rows = _shared_form(net, params, x, y, rows, seeds, versions)
+    shown = _Shown(apex_jitter, versions, len(labels))
     if schedule not in SCHEDULES:
         raise InputError(f"there is no schedule {schedule!r}; there are: {', '.join(SCHEDULES)}")
     if prox_mu and anchor is None:
@@ -117,6 +126,7 @@ def train_stack(
             chosen = order.at(state.steps, step < budget)
             targets = _targets(labels, chosen, weights, label_smoothing)
             coins = Coins(seeds, state.steps.tolist())
+            chosen = shown.at(chosen, coins)
             found = net.gradients(values, pool, chosen, targets, coins, team)
             grad = found.value
             if sam:
@@ -144,6 +154,23 @@ def _raised(values: torch.Tensor, grad: torch.Tensor, length: float) -> torch.Te
     out = values.clone()
     out[:, : grad.shape[1]] += length * grad / norm
     return out
+
+
+def prepared(net: StackedNet, archive: "Archive", apex_jitter: float) -> tuple[Floats, int]:
+    """The clips, `net.prepare`d [n,...], with apex_jitter followed by their images near the apex.
+
+    Second: how many such images a clip has after the clips, 0 where the chance is 0; version v of clip i is
+    at n + i * versions + v. InputError where they are wanted and the archive has none.
+    """
+    if not apex_jitter:
+        return net.prepare(archive.x), 0
+    if archive.near is None:
+        raise InputError(
+            "apex_jitter needs images from frames near the apex, and this archive has none: prepare it with "
+            "--apex-jitter 2 or so, or leave apex_jitter at 0"
+        )
+    near = archive.near.reshape(-1, *archive.x.shape[1:])
+    return net.prepare(np.concatenate([archive.x, near])), archive.near.shape[1]
 
 
 def averaged(average: Floats, ema: float, steps: NDArray[np.int64]) -> Floats:
@@ -187,6 +214,7 @@ def _shared_form(
     y: NDArray[np.int64],
     rows: NDArray[np.int64] | None,
     seeds: Sequence[int],
+    versions: int,
 ) -> tuple[torch.Tensor, NDArray[np.int64], NDArray[np.int64]]:
     """Both forms of input as (x [n,...], y [n], rows [M,B]), checked."""
     if params.ndim != 2 or params.shape[1] != net.size:
@@ -201,7 +229,7 @@ def _shared_form(
         rows = np.where(labels >= 0, index, -1)
         pool, labels = pool.flatten(0, 1), labels.ravel()
     rows = np.asarray(rows, np.int64)
-    if len(pool) != len(labels) or len(rows) != len(params):
+    if len(pool) != len(labels) * (1 + versions) or len(rows) != len(params):
         raise InputError("x and y differ in clips, or rows and params in models")
     if (np.diff((rows >= 0).astype(np.int8), axis=1) > 0).any():
         raise InputError("padding stands at the end of a model's clips")
@@ -245,6 +273,25 @@ class _Order:
             order = generator(self.seeds[i], "order", epoch).permutation(mine.size)
             self.epochs[i] = (epoch, mine[order])
         return self.epochs[i][1]
+
+
+class _Shown:
+    """Which image stands for a clip at a step: its own, or one of a frame near its apex."""
+
+    def __init__(self, share: float, versions: int, clips: int) -> None:
+        if not 0 <= share <= 1:
+            raise InputError(f"apex_jitter is a chance in 0..1, not {share}")
+        if share and versions < 1:
+            raise InputError("apex_jitter needs versions of each clip after the clips: see prepared")
+        self.share, self.versions, self.clips = share, versions, clips
+
+    def at(self, rows: NDArray[np.int64], coins: Coins) -> NDArray[np.int64]:
+        """rows int64 [M,B] of clips as positions of the images shown; padding stays padding."""
+        if not self.share:
+            return rows
+        drawn = coins.uniform("apex", rows.shape[1], 2)
+        other = self.clips + rows * self.versions + (drawn[..., 1] * self.versions).astype(np.int64)
+        return np.where((rows >= 0) & (drawn[..., 0] < self.share), other, rows)
 
 
 def _targets(

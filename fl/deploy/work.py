@@ -139,12 +139,14 @@ class Trainer:
     def _update(self, work: Work, noisy: bool = False) -> NDArray[np.float64]:
         from merveil.fl.driver import federated_net
         from merveil.fl.local import Job, LocalTrainer
+        from merveil.mer.train import prepared
 
         options, shape = work.options, work.data.shape
         if self._options != options:
             net = federated_net(options, shape, len(work.data.classes))
             jobs = [Job(0, "", self.client)]
-            self._trainer = LocalTrainer(net, net.prepare(self.archive.x), self.archive.y, jobs, options)
+            x, versions = prepared(net, self.archive, options.apex_jitter)
+            self._trainer = LocalTrainer(net, x, self.archive.y, jobs, options, versions=versions)
             self._options, self._size, self._net = options, net.size, net
         classes = len(work.data.classes)
         if len(work.payload) != 4 * self._size + 8 * classes:

@@ -27,7 +27,7 @@ __all__ = ["Archive", "Meta", "load_archive", "make_archive", "save_archive"]
 Strings = NDArray[np.str_]
 Index = NDArray[np.int64]
 NEEDED = ("x", "y", "dataset", "subject", "clip")
-OPTIONAL = ("site", "person", "meta")
+OPTIONAL = ("site", "person", "near", "meta")
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, MemoryError, NotImplementedError)
 
 
@@ -36,6 +36,8 @@ class Archive:
     """Clips as images: x uint8|float32 [n, h, w, c], y int64 [n] in 0..K-1, five name arrays [n].
 
     sha256: hex digest of the file, or of the content for an archive made in memory or by `select`.
+    near: [n, versions, h, w, c] in x's type, each clip's images from frames about its apex, or None. They
+    are for training on that clip alone: no score, fold or prediction reads them.
     notices: remarks for the user (no meta, arrays that were ignored); the command line says them.
     """
 
@@ -49,6 +51,7 @@ class Archive:
     meta: Meta
     sha256: str
     notices: tuple[str, ...] = ()
+    near: NDArray[Any] | None = None
 
     @property
     def n(self) -> int:
@@ -69,16 +72,16 @@ class Archive:
     @cached_property
     def digests(self) -> tuple[bytes, ...]:
         """SHA-256 of each clip's pixels; -0.0 counts as 0.0, so that equal images have equal digests."""
-        x = self.x + np.float32(0) if self.x.dtype == np.float32 else self.x
-        return tuple(hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest() for image in x)
+        return _digests(self.x)
 
     def select(self, index: ArrayLike) -> "Archive":
         """The clips at `index` (integers or a mask), in that order; a part may hold one class or person."""
         rows = np.asarray(index)
         rows = rows if rows.size else rows.astype(np.int64)
         names = {key: getattr(self, key)[rows] for key in ("dataset", "subject", "clip", "site", "person")}
-        x, y = self.x[rows], self.y[rows]
-        return Archive(x, y, **names, meta=self.meta, sha256=_content_sha256(x, y, names, self.meta))
+        x, y, near = self.x[rows], self.y[rows], None if self.near is None else self.near[rows]
+        digest = _content_sha256(x, y, names, self.meta, near)
+        return Archive(x, y, **names, meta=self.meta, sha256=digest, near=near)
 
 
 def make_archive(
@@ -90,6 +93,7 @@ def make_archive(
     clip: ArrayLike,
     site: ArrayLike | None = None,
     person: ArrayLike | None = None,
+    near: ArrayLike | None = None,
     meta: Meta | None = None,
     sha256: str | None = None,
     notices: tuple[str, ...] = (),
@@ -111,8 +115,9 @@ def make_archive(
     default = np.array([f"{d}/{s}" for d, s in zip(names["dataset"], names["subject"])])
     names["person"] = default if person is None else _text("person", person, n)
     labels = _labels(np.asarray(y), n, meta.classes)
-    digest = sha256 or _content_sha256(images, labels, names, meta)
-    archive = Archive(images, labels, **names, meta=meta, sha256=digest, notices=notices)
+    others = None if near is None else _near(np.asarray(near), images)
+    digest = sha256 or _content_sha256(images, labels, names, meta, others)
+    archive = Archive(images, labels, **names, meta=meta, sha256=digest, notices=notices, near=others)
     _check_values(archive)
     _check_names(archive)
     _check_content(archive)
@@ -149,13 +154,16 @@ def save_archive(
     clip: ArrayLike,
     site: ArrayLike | None = None,
     person: ArrayLike | None = None,
+    near: ArrayLike | None = None,
     meta: Meta | None = None,
 ) -> Path:
     """Validate, then write an archive whole or not at all; equal content gives equal bytes. Returns path."""
     archive = make_archive(
-        x=x, y=y, dataset=dataset, subject=subject, clip=clip, site=site, person=person, meta=meta
+        x=x, y=y, dataset=dataset, subject=subject, clip=clip, site=site, person=person, near=near, meta=meta
     )
     arrays = {key: getattr(archive, key) for key in (*NEEDED, "site", "person")}
+    if archive.near is not None:
+        arrays["near"] = archive.near
     with writing(path) as file:
         np.savez_compressed(file, **arrays, meta=np.array(archive.meta.to_json()))
     return Path(path)
@@ -215,6 +223,17 @@ def _images(x: NDArray[Any], meta: Meta) -> NDArray[Any]:
     return np.ascontiguousarray(x.astype(x.dtype.newbyteorder("="), copy=False))
 
 
+def _near(near: NDArray[Any], x: NDArray[Any]) -> NDArray[Any]:
+    if near.ndim != 5 or len(near) != len(x) or near.shape[2:] != x.shape[1:] or not near.shape[1]:
+        raise InputError(
+            f"near has shape {near.shape}; for x of {x.shape} it must be "
+            f"[{len(x)}, versions, {', '.join(map(str, x.shape[1:]))}] with at least one version"
+        )
+    if near.dtype.newbyteorder("=") != x.dtype:
+        raise InputError(f"near has dtype {near.dtype}; it must be that of x, {x.dtype}")
+    return np.ascontiguousarray(near.astype(x.dtype, copy=False))
+
+
 def _labels(y: NDArray[Any], n: int, classes: tuple[str, ...]) -> Index:
     if y.dtype.kind not in "iu":
         raise InputError(f"y has dtype {y.dtype}; labels must be integers (int64)")
@@ -248,6 +267,12 @@ def _check_values(archive: Archive) -> None:
         bad = np.flatnonzero(~np.isfinite(archive.x).all(axis=(1, 2, 3)))
         if len(bad):
             raise InputError(f"clip {archive.key(bad[0])} (row {bad[0]}) has NaN or infinite values in x")
+        if archive.near is not None:
+            bad = np.flatnonzero(~np.isfinite(archive.near).all(axis=(1, 2, 3, 4)))
+            if len(bad):
+                raise InputError(
+                    f"clip {archive.key(bad[0])} (row {bad[0]}) has NaN or infinite values in near"
+                )
     present = np.unique(archive.y)
     if len(present) < 2:
         only = archive.classes[int(present[0])]
@@ -274,7 +299,12 @@ def _check_names(archive: Archive) -> None:
 
 def _check_content(archive: Archive) -> None:
     first: dict[bytes, int] = {}
-    for i, digest in enumerate(archive.digests):
+    clips = [(i, digest) for i, digest in enumerate(archive.digests)]
+    if archive.near is not None:
+        versions = archive.near.shape[1]
+        found = _digests(archive.near.reshape(-1, *archive.x.shape[1:]))
+        clips += [(k // versions, digest) for k, digest in enumerate(found)]
+    for i, digest in clips:
         j = first.setdefault(digest, i)
         if (archive.dataset[i], archive.subject[i]) != (archive.dataset[j], archive.subject[j]):
             raise InputError(
@@ -283,9 +313,19 @@ def _check_content(archive: Archive) -> None:
             )
 
 
-def _content_sha256(x: NDArray[Any], y: Index, names: dict[str, Strings], meta: Meta) -> str:
+def _digests(x: NDArray[Any]) -> tuple[bytes, ...]:
+    x = x + np.float32(0) if x.dtype == np.float32 else x
+    return tuple(hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest() for image in x)
+
+
+def _content_sha256(
+    x: NDArray[Any], y: Index, names: dict[str, Strings], meta: Meta, near: NDArray[Any] | None = None
+) -> str:
     head = [str(x.dtype), x.shape, {key: names[key].tolist() for key in sorted(names)}, meta.to_json()]
     digest = hashlib.sha256(json.dumps(["merveil/archive/1", *head]).encode())
     digest.update(np.ascontiguousarray(x))
     digest.update(np.ascontiguousarray(y))
+    if near is not None:
+        digest.update(f"near {near.shape}".encode())
+        digest.update(np.ascontiguousarray(near))
     return digest.hexdigest()

@@ -11,7 +11,8 @@ from merveil.mer.errors import InputError
 
 EXPECTED = (
     "an .npz archive: x uint8|float32 [clips, height, width, channels]; y int64 [clips], 0..K-1; dataset, "
-    "subject, clip text [clips]; optional site, person text [clips]; optional meta, a JSON string "
+    "subject, clip text [clips]; optional site, person text [clips]; optional near, like x [clips, versions, "
+    "height, width, channels]; optional meta, a JSON string "
     '{"format": 1, "channels": [...], "classes": [...], "flow", "normalisation", "apex"}'
 )
 NEAR = 0.85  # on the public two-part maps 1 pair in 1,000 is above .79, and one with unequal labels above .85
@@ -97,6 +98,7 @@ def describe(archive: Archive) -> dict[str, Any]:
         "clips": archive.n,
         "shape": list(archive.x.shape[1:]),
         "dtype": str(archive.x.dtype),
+        "near_apex": 0 if archive.near is None else archive.near.shape[1],
         "persons": len(archive.persons()),
         "sites": {str(s): int((archive.site == s).sum()) for s in np.unique(archive.site)},
         "classes": _by_class(archive, np.ones(archive.n, dtype=bool)),
@@ -156,6 +158,8 @@ def report(found: dict[str, Any]) -> str:
         return "\n".join(lines)
     meta, shape = found["meta"], " x ".join(map(str, found["shape"]))
     lines.append(f"images: {shape} {found['dtype']}, channels {', '.join(meta['channels'])}")
+    if found["near_apex"]:
+        lines.append(f"near the apex: {found['near_apex']} images a clip, for training with apex_jitter")
     lines.append(
         f"made with: flow {meta['flow']}, normalisation {meta['normalisation']}, apex {meta['apex']}"
     )

@@ -35,7 +35,8 @@ def pool(paths: Sequence[str | Path]) -> Archive:
         apex=_apexes([part.meta.apex for part in parts]),
     )
     columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in COLUMNS}
-    return make_archive(**columns, meta=meta)
+    near = [part.near for part in parts if part.near is not None]
+    return make_archive(**columns, near=np.concatenate(near) if near else None, meta=meta)
 
 
 def _alike(name: str, one: Archive, other_name: str, other: Archive) -> None:
@@ -43,11 +44,16 @@ def _alike(name: str, one: Archive, other_name: str, other: Archive) -> None:
         a, b = getattr(one.meta, key), getattr(other.meta, key)
         if a != b:
             raise InputError(f"{name} and {other_name} differ in {key} ({a} and {b}): prepare both alike")
-    forms = [f"{part.x.dtype} {' x '.join(map(str, part.x.shape[1:]))}" for part in (one, other)]
+    forms = [_form(part) for part in (one, other)]
     if forms[0] != forms[1]:
         raise InputError(
             f"{name} and {other_name} differ in form ({forms[0]} and {forms[1]}): prepare both alike"
         )
+
+
+def _form(part: Archive) -> str:
+    near = "" if part.near is None else f" and {part.near.shape[1]} near the apex"
+    return f"{part.x.dtype} {' x '.join(map(str, part.x.shape[1:]))}{near}"
 
 
 def _apexes(texts: Sequence[str]) -> str:

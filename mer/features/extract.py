@@ -6,7 +6,7 @@ clips.
 """
 
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ CHANNELS = ("strain", "v", "u")
 FACES = ("detect", "full")
 UNITS = ("face", "eyes")
 MIN_CROP, MAX_CROP = 128, 512
+MOST_JITTER = 16
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Settings:
     align: eyes | mesh | none, how a turned face is levelled. magnify: 1 (none) to 20.
     unit: face | eyes, the length that percent refers to. apex: auto | annotated | middle | spotted.
     crop: side of the face square in which flow is computed. size: side of the feature image.
+    apex_jitter: frames either side of the apex whose features are made as well, for training.
     """
 
     flow: str = "tvl1"
@@ -49,6 +51,7 @@ class Settings:
     magnify: float = 1.0
     crop: int = 140
     size: int = 28
+    apex_jitter: int = 0
 
     def check(self) -> None:
         """InputError for an unknown word or a size out of range."""
@@ -69,6 +72,8 @@ class Settings:
             raise InputError(f"the face square must be {MIN_CROP} to {MAX_CROP} px a side, not {self.crop}")
         if not 8 <= self.size <= self.crop // 2:
             raise InputError(f"the feature image must be 8 to {self.crop // 2} px a side, not {self.size}")
+        if not 0 <= self.apex_jitter <= MOST_JITTER:
+            raise InputError(f"apex_jitter must be 0 to {MOST_JITTER} frames, not {self.apex_jitter}")
 
     def describe_flow(self) -> str:
         """For an archive's meta: flow method with parameters, and the picture it was computed on."""
@@ -122,7 +127,8 @@ def settings_from_meta(flow: str, normalisation: str, apex: str) -> Settings:
 class Extraction:
     """x: feature image. onset_face, apex_face: the two crops. flow [c, c, 2] (px, head motion out),
     strain [c, c]. box: the face in the frames. aligned: eyes | mesh | none | upright (eyes not found) | full.
-    spotted: onset, apex, their source and signal."""
+    spotted: onset, apex, their source and signal. near: feature images [2 * apex_jitter, ...] of the frames
+    about the apex, first to last, the apex left out."""
 
     x: NDArray[np.float32] | NDArray[np.uint8]
     onset_face: NDArray[np.uint8]
@@ -132,6 +138,7 @@ class Extraction:
     box: faces.Box
     aligned: str
     spotted: apexes.Spotted
+    near: NDArray[np.float32] | NDArray[np.uint8]
 
 
 def to_gray(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -172,7 +179,24 @@ def extract(
         spotted = apexes.choose(squares, settings.apex, onset, apex, least)
     else:
         spotted = apexes.choose(gray, settings.apex, onset, apex)
-    return extract_pair(gray[[spotted.onset, spotted.apex]], box, aligned, spotted, settings)
+    made = extract_pair(gray[[spotted.onset, spotted.apex]], box, aligned, spotted, settings)
+    frames_near = near_apex(spotted.onset, spotted.apex, len(gray), settings.apex_jitter)
+    if not frames_near:
+        return made
+    by_frame = {
+        at: extract_pair(gray[[spotted.onset, at]], box, aligned, spotted, settings).x
+        for at in sorted({*frames_near} - {spotted.apex})
+    }
+    return replace(made, near=np.stack([by_frame.get(at, made.x) for at in frames_near]))
+
+
+def near_apex(onset: int, apex: int, frames: int, jitter: int) -> list[int]:
+    """The 2 * jitter frames about the apex, first to last, the apex left out.
+
+    A frame that the clip does not have, or that is not after the onset, gives way to the nearest that is.
+    """
+    steps = [*range(-jitter, 0), *range(1, jitter + 1)]
+    return [min(max(apex + step, onset + 1), frames - 1) for step in steps]
 
 
 def extract_pair(
@@ -188,7 +212,7 @@ def extract_pair(
     field = rigid.remove_rigid(flows.flow(first, second, settings.flow), settings.rigid)
     strain = optical_strain(field)
     x = feature_image(field, strain, pair[0], settings)
-    return Extraction(x, pair[0], pair[1], field, strain, box, aligned, spotted)
+    return Extraction(x, pair[0], pair[1], field, strain, box, aligned, spotted, x[:0].reshape(0, *x.shape))
 
 
 def find_face(gray: NDArray[np.uint8], settings: Settings) -> tuple[faces.Box, str]:
@@ -220,6 +244,8 @@ def features(
 def settings_key(settings: Settings) -> dict[str, str | int]:
     """All settings and versions, for a cache key: changes whenever the features could."""
     record: dict[str, str | int] = {f.name: asdict(settings)[f.name] for f in fields(settings)}
+    if not settings.apex_jitter:
+        del record["apex_jitter"]  # as the keys were before there was any
     record["flow_parameters"] = settings.describe_flow()
     record["extractor"] = VERSION
     return record

@@ -32,6 +32,7 @@ FINISHED = {"flow-folder": "a flow-folder holds", "archives": "archives hold"}
 SIDES = (
     ("crop", "px a side of the face in which flow is computed"),
     ("size", "px a side of a feature image"),
+    ("apex_jitter", "features of so many frames either side of the apex as well, for training (default 0)"),
 )
 
 
@@ -53,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, text in OPTIONS:
         parser.add_argument(f"--{name}", help=text)
     for name, text in SIDES:
-        parser.add_argument(f"--{name}", type=int, help=text)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=text)
     parser.add_argument(
         "--magnify", type=float, metavar="A", help="magnify movement 2 to 20 times (default 1)"
     )
@@ -78,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     settings = _settings(args)
     out = _target(args)
     archive, report = _made(args, settings, out)
-    names = ("x", "y", "dataset", "subject", "clip", "site", "person", "meta")
+    names = ("x", "y", "dataset", "subject", "clip", "site", "person", "near", "meta")
     save_archive(out, **{name: getattr(archive, name) for name in names})
     if args.layout not in FINISHED and args.cache is None:
         _remove_parts(_parts(out))
@@ -108,7 +109,7 @@ def _settings(args: argparse.Namespace) -> "Settings":
         given |= annotated(args)
         given |= {k: v for k in ("preview", "cache", "jobs") if (v := getattr(args, k)) is not None}
         if given:
-            words = ", ".join(f"--{name}" for name in sorted(given))
+            words = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(given))
             raise InputError(
                 f"{words}: {FINISHED[args.layout]} finished features, so there is nothing to set"
             )
@@ -236,6 +237,7 @@ def _summary(
         "classes": {name: int((archive.y == i).sum()) for i, name in enumerate(archive.classes)},
         "shape": list(archive.x.shape[1:]),
         "dtype": str(archive.x.dtype),
+        "near_apex": 0 if archive.near is None else archive.near.shape[1],
         "flow": archive.meta.flow,
         "normalisation": archive.meta.normalisation,
         "apex": report.apex,

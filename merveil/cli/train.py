@@ -34,6 +34,7 @@ _HELP = {
     "beta2": "of the server's moments",
     "tau": "Adam's epsilon at the server",
     "prox_mu": "fedprox: pull of clients to the global model",
+    "apex_jitter": "chance that a clip is shown by a frame near its apex (prepare --apex-jitter); 0: never",
     "server_ema": "running average of the models over rounds, which then predicts; 0: none",
     "logit_tau": "add this times log(class share) to training scores (secure count); 1: balanced softmax",
     "update_clip": "bound of every coordinate of a client's update",

@@ -219,3 +219,37 @@ def test_an_interrupt_exits_130_and_the_same_command_goes_on(tmp_path: Path) -> 
     again = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert again.returncode == 0 and json.loads(again.stdout)["cached"] == kept
     assert not parts.exists()
+
+
+def test_frames_near_the_apex_are_made_checked_and_trained_on(
+    schema: Any, capsys: Any, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    out = tmp_path / "a.npz"
+    words = ["synthetic:subjects=6,clips=3", *SOURCE[1:], "--apex-jitter", "1", "--out", str(out), "--json"]
+    code, text, _ = run(capsys, *words)
+    found = json.loads(text)
+    assert code == 0 and schema.check(found, schema.load("prepare")) == []
+    assert found["near_apex"] == 2 and found["settings"]["apex_jitter"] == 1
+    assert main(["check", str(out)]) == 0 and "near the apex: 2 images a clip" in capsys.readouterr().out
+    assert main(["check", str(out), "--json"]) == 0
+    checked = json.loads(capsys.readouterr().out)
+    assert checked["near_apex"] == 2 and schema.check(checked, schema.load("check")) == []
+    trained = []
+    for share in ("0", "0.9"):
+        folder = tmp_path / share
+        words = ["--model", "flow-mlp", "--rounds", "1", "--apex-jitter", share, "--out", str(folder)]
+        assert main(["train", "--data", str(out), *words]) == 0
+        trained.append((folder / "model.safetensors").read_bytes())
+    assert trained[0] != trained[1]
+    code, _, err = run(
+        capsys,
+        str(tmp_path),
+        "--layout",
+        "flow-folder",
+        "--apex-jitter",
+        "1",
+        "--out",
+        str(tmp_path / "c.npz"),
+    )
+    assert code == 2 and "--apex-jitter: a flow-folder holds finished features" in err
