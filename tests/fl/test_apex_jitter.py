@@ -1,8 +1,12 @@
 """Frames near the apex in federated training: the clients' own, every scheme alike, refused where idle."""
 
+import hashlib
+import json
+
 import numpy as np
 import pytest
 
+from merveil.fl import options
 from merveil.fl.clients import ClientRule, partition
 from merveil.fl.driver import Federation, Run
 from merveil.fl.evaluate import federated_predictions
@@ -69,4 +73,8 @@ def test_where_it_cannot_be_it_is_refused(people):
 
 
 def test_the_hash_is_as_before_where_it_is_not_used():
-    assert resolve({"apex_jitter": 0.0}).sha256 == resolve({}).sha256 != resolve({"apex_jitter": 0.5}).sha256
+    base = resolve({})
+    idle = {"apex_jitter", *options._UNHASHED, *options._DP, *options.dp_options.SGD_OPTIONS}
+    before = {name: value for name, value in base.as_dict().items() if name not in idle}
+    assert base.sha256 == hashlib.sha256(json.dumps(before, sort_keys=True).encode()).hexdigest()
+    assert resolve({"apex_jitter": 0.5}).sha256 != base.sha256
