@@ -1,12 +1,15 @@
 """The scores of docs/results.md: every cell is one honest evaluation, kept in a folder and never run twice.
 
     python benchmarks/results.py --data F.npz --cache DIR [--only TEXT] [--seeds 0,1,2] [--minutes M] [--list]
+    python benchmarks/results.py --data F.npz --cache DIR --mix
     python benchmarks/results.py --data F.npz --cache DIR --render
 
 A cell is `merveil evaluate` with its folder under DIR, named by model, mode, clients, scheme and seed; cells
 that are there are passed over, so a run that was stopped goes on where it was. --minutes starts no further
-cell after so long. --render writes docs/results.md and mer/models/scores.json from the cells that are there
-and says which are not.
+cell after so long. --mix makes missing cells of `ensemble` from its parts' cells of the same seed, as the
+ensemble itself does, and only where a cell of the line that was run as a whole agrees with its own mixture;
+the page says which are mixed. --render writes docs/results.md and mer/models/scores.json from the cells that
+are there and says which are not.
 """
 
 import argparse
@@ -145,6 +148,22 @@ def fill(data: str, cache: Path, cells: list[tuple[Row, int]], minutes: float) -
         print(f"{row.folder(seed)}: exit {done.returncode} after {took:.0f} s{told}", flush=True)
 
 
+def mix(data: str, cache: Path, seeds: tuple[int, ...]) -> None:
+    """Cells of ensemble from its parts' cells. SystemExit where no whole run vouches for them."""
+    from results_mix import mixture, vouched  # beside this file
+
+    for row in [row for row in rows() if row.model == "ensemble"]:
+        for seed in [
+            s for s in row.seeds if s in seeds and not (cache / row.folder(s) / "result.json").is_file()
+        ]:
+            found = mixture(data, cache, row, seed)
+            if found is None:
+                continue
+            at = vouched(data, cache, row)
+            found.save(cache / row.folder(seed), at)
+            print(f"{row.folder(seed)}: mixed, as the whole run of seed {at} is", flush=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", required=True)
@@ -153,10 +172,15 @@ def main() -> int:
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
     parser.add_argument("--minutes", type=float, default=1e6)
     parser.add_argument("--list", action="store_true", help="say what is missing and do nothing")
+    parser.add_argument("--mix", action="store_true", help="cells of ensemble from those of its parts")
     parser.add_argument("--render", action="store_true", help="write the page and the scores")
     args = parser.parse_args()
     args.cache.mkdir(parents=True, exist_ok=True)
-    cells = missing(args.cache, tuple(int(s) for s in args.seeds.split(",")), args.only)
+    seeds = tuple(int(s) for s in args.seeds.split(","))
+    if args.mix:
+        mix(args.data, args.cache, seeds)
+        return 0
+    cells = missing(args.cache, seeds, args.only)
     if args.list:
         print("\n".join(row.folder(seed) for row, seed in cells))
         return 0

@@ -127,7 +127,7 @@ def render(data: str, cache: Path, rows: Sequence[Any], root: Path) -> None:
 def page(found: dict[str, Any], lines: list[dict[str, Any]], archive: Any) -> str:
     """The page."""
     about = found["data"]
-    parts = [HEAD.format(**about, names=" + ".join(about["datasets"])), table(found)]
+    parts = [HEAD.format(**about, names=" + ".join(about["datasets"])), table(found), *mixtures(lines)]
     parts += ["## Secure against plain", SECURE_HEAD, secure(lines, archive)]
     scored = [line for line in lines if line["row"].scored]
     parts += ["## Federated against central", differences(scored, archive)]
@@ -135,6 +135,21 @@ def page(found: dict[str, Any], lines: list[dict[str, Any]], archive: Any) -> st
     parts += ["## Answering only when sure", sure(scored, archive)]
     parts += ["## Beside published figures", published(), "## Not run", missing(found), TAIL]
     return "\n\n".join(parts) + "\n"
+
+
+def mixtures(lines: list[dict[str, Any]]) -> list[str]:
+    """A sentence for each line with cells that were mixed from its parts' cells and not run themselves."""
+    found = []
+    for line in lines:
+        made = [s for s, r in zip(line["seeds"], line["results"]) if "mixed_from" in r]
+        if made:
+            whole = [str(s) for s in line["seeds"] if s not in made]
+            name = f"{line['row'].form}, {line['row'].way}"
+            found.append(
+                f"{name}: seeds {', '.join(map(str, made))} are the mean of its parts' probabilities, from "
+                f"their cells; the whole run of seed {', '.join(whole)} is that mean too, with equal labels."
+            )
+    return found
 
 
 def table(found: dict[str, Any]) -> str:
