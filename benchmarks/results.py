@@ -99,10 +99,6 @@ def rows() -> list[Row]:
     exact = [Row("kernel-ridge", seeds=one), Row("exact-ridge", seeds=one)]
     exact += every_scheme("exact-ridge")
     exact.append(Row("exact-ridge", (), "federated", "site", "plain", seeds=one))
-    exact += [  # ckks over all forty folds takes hours
-        Row("exact-ridge", (), "federated", "subject", name, seeds=one, protocol="kfold:5")
-        for name in ("plain", "ckks")
-    ]
     exact += [Row("exact-ridge", (f"{switch}=false",), seeds=one) for switch in ("register", "mirror")]
     small = [
         Row("flow-mlp"),
