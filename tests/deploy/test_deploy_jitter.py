@@ -1,4 +1,4 @@
-"""A site shows its own frames near the apex where the federation asks for it, and refuses where it has none."""
+"""A site shows its own frames near the apex where the federation asks for it; without any it refuses."""
 
 from dataclasses import replace
 from typing import Any
