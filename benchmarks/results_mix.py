@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from results_page import in_order  # beside this file
 
+from merveil.mer.atomic import write_text
 from merveil.mer.data.archive import Archive, load_archive
 from merveil.mer.data.splits import loso
 from merveil.mer.ensemble import PARTS, mixed
 from merveil.mer.evaluation import score
 from merveil.mer.models.registry import get
-from merveil.mer.predictions import read_predictions, write_predictions
+from merveil.mer.predictions import write_predictions
 
 TOLERANCE = 1e-7
 
@@ -40,10 +42,10 @@ class Mixture:
         found = score(self.archive, folds, self.probabilities, seed=self.seed)
         about = {"model": "ensemble", "seed": self.seed, "data_sha256": self.archive.sha256, "rounds": None}
         origin = {"mixed_from": list(self.cells), "vouched_by_seed": vouched, "seconds": self.seconds}
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)  # a save that was interrupted is made again
         write_predictions(folder / "predictions.csv", self.archive, folds, self.probabilities)
         text = json.dumps({**found, **about, **origin}, indent=2)
-        (folder / "result.json").write_text(text + "\n", encoding="utf-8")
+        write_text(folder / "result.json", text + "\n")  # last: it makes the cell
 
 
 def mixture(data: str, cache: Path, row: Any, seed: int) -> Mixture | None:
@@ -56,7 +58,7 @@ def mixture(data: str, cache: Path, row: Any, seed: int) -> Mixture | None:
     for cell, result in zip(cells, results):
         if result["data_sha256"] != archive.sha256:
             raise SystemExit(f"{cell} was scored on other data")
-    found = mixed([_probabilities(archive, cache / cell) for cell in cells])
+    found = mixed([in_order(archive, cache / cell)[1] for cell in cells])
     return Mixture(archive, found, tuple(cells), sum(r["seconds"] for r in results), seed)
 
 
@@ -70,9 +72,9 @@ def vouched(data: str, cache: Path, row: Any) -> int:
         found = mixture(data, cache, row, seed)
         if found is None:
             continue
-        whole = _probabilities(found.archive, cache / row.folder(seed))
+        labels, whole = in_order(found.archive, cache / row.folder(seed))
         off = float(np.abs(whole - found.probabilities).max())
-        if off > TOLERANCE or (whole.argmax(1) != found.probabilities.argmax(1)).any():
+        if off > TOLERANCE or (labels != found.probabilities.argmax(1)).any():
             raise SystemExit(f"{row.folder(seed)} differs from the mixture of its parts by {off:.1e}")
         agreed.append(seed)
     if not agreed:
@@ -84,13 +86,3 @@ def _part(row: Any, name: str, seed: int) -> str:
     """The cell of one part; what has no seed has only seed 0."""
     part: Callable[[int], str] = replace(row, model=name, options=(), recipe="default").folder
     return part(0 if get(name).kind == "exact" else seed)
-
-
-def _probabilities(archive: Archive, folder: Path) -> NDArray[np.float64]:
-    key = {(d, s, c): i for i, (d, s, c) in enumerate(zip(archive.dataset, archive.subject, archive.clip))}
-    read = read_predictions(folder / "predictions.csv")
-    found = np.full((archive.n, len(archive.classes)), np.nan)
-    found[[key[k] for k in read.keys]] = read.probabilities
-    if np.isnan(found).any():
-        raise SystemExit(f"{folder} does not hold every clip")
-    return found

@@ -41,7 +41,6 @@ PUBLISHED = (
 
 def gather(cache: Path, rows: Sequence[Any], archive: Any) -> tuple[list[dict[str, Any]], list[str]]:
     """The lines with at least one cell, and the names of the cells that are missing."""
-    key = {(d, s, c): i for i, (d, s, c) in enumerate(zip(archive.dataset, archive.subject, archive.clip))}
     lines, absent = [], []
     for row in rows:
         there = [seed for seed in row.seeds if (cache / row.folder(seed) / "result.json").is_file()]
@@ -55,17 +54,23 @@ def gather(cache: Path, rows: Sequence[Any], archive: Any) -> tuple[list[dict[st
         for seed, result in zip(there, results):
             if result["data_sha256"] != archive.sha256:
                 raise SystemExit(f"{row.folder(seed)} was scored on other data")
-            path = cache / row.folder(seed) / "predictions.csv"
-            found = read_predictions(path)
-            guess = np.empty(archive.n, np.int64)
-            order = [key[k] for k in found.keys]
-            guess[order] = found.predicted
-            values = np.empty_like(found.probabilities)
-            values[order] = found.probabilities
+            guess, values = in_order(archive, cache / row.folder(seed))
             runs.append(guess)
             digests.append(values)
         lines.append({"row": row, "seeds": there, "results": results, "runs": runs, "p": digests})
     return lines, absent
+
+
+def in_order(archive: Any, folder: Path) -> tuple[Any, Any]:
+    """A cell's labels int64 [n] and probabilities float64 [n, K] in the archive's order, or SystemExit."""
+    key = {(d, s, c): i for i, (d, s, c) in enumerate(zip(archive.dataset, archive.subject, archive.clip))}
+    found = read_predictions(folder / "predictions.csv")
+    if set(found.keys) != set(key):
+        raise SystemExit(f"{folder} does not hold the archive's clips")
+    guess, values = np.empty(archive.n, np.int64), np.empty_like(found.probabilities)
+    order = [key[k] for k in found.keys]
+    guess[order], values[order] = found.predicted, found.probabilities
+    return guess, values
 
 
 def scores(line: dict[str, Any], archive: Any) -> dict[str, Any]:
@@ -237,9 +242,13 @@ def noisy(lines: list[dict[str, Any]], archive: Any) -> str:
         if not row.dp:
             continue
         plain = replace(row, scheme="plain", dp="", epsilon=0.0)
-        base = next(other for other in lines if replace(other["row"], seeds=row.seeds) == plain)
-        pick = [[part["runs"][part["seeds"].index(s)] for s in line["seeds"]] for part in (base, line)]
-        gain, (worst, best) = mean_difference(archive.y, *pick, archive.person, k)
+        base = next((other for other in lines if replace(other["row"], seeds=row.seeds) == plain), None)
+        both = [s for s in line["seeds"] if base and s in base["seeds"]]
+        lost = "not run"
+        if base and both:
+            pick = [[part["runs"][part["seeds"].index(s)] for s in both] for part in (base, line)]
+            gain, (worst, best) = mean_difference(archive.y, *pick, archive.person, k)
+            lost = f"{gain:+.3f}, {worst:+.3f} to {best:+.3f}"
         low, high = mean_ci95(archive.y, line["runs"], archive.person, k)["uf1"]
         each = " ".join(f"{r['uf1']:.3f}"[1:] for r in line["results"])
         privacy = line["results"][0]["info"]["privacy"]
@@ -252,7 +261,7 @@ def noisy(lines: list[dict[str, Any]], archive: Any) -> str:
             f"**{np.mean([r['uf1'] for r in line['results']]):.3f}**",
             f"{low:.3f} to {high:.3f}",
             f"{np.mean([r['uar'] for r in line['results']]):.3f}",
-            f"{gain:+.3f}, {worst:+.3f} to {best:+.3f}",
+            lost,
         ]
         out.append("| " + " | ".join(cells) + " |")
     return "\n".join(out)
@@ -355,9 +364,9 @@ PRIVATE_HEAD = """The smallest network, 40 clients of one person each, all optio
 weights (a count without noise), delta 0.001, clip 1, 60 rounds. *central*: a trusted server adds the
 noise; *distributed*: the clients do, and nobody sees a sum without it; *sgd*: each client's own steps
 have it, which protects single clips. The guarantee is about each fold's model by itself. Forty clients
-are too few: at epsilon 8 the noise is several times as long as the longest mean update, so that a model
-of 444 numbers does better (.54 in five folds) and more clients better still ([worked out
-apart](privacy.md#what-it-costs)). Nothing was tuned for these lines."""
+are too few: at epsilon 8 the noise is several times as long as the longest mean update, and grows with
+the model's size; [what a smaller model and more clients buy](privacy.md#what-it-costs) is worked out
+apart. Nothing was tuned for these lines."""
 
 ABLATION_HEAD = """These are differences of LOSO scores, shown and not chosen by; recipes were chosen by inner
 validation on training people, with the number of configurations in `mer/models/registry.py` and in

@@ -116,7 +116,7 @@ def find_jobs(source: str, layout: str) -> list[Job]:
     return jobs
 
 
-def pair_only(job: Job, settings: Settings) -> bool:
+def few_frames(job: Job, settings: Settings) -> bool:
     """Whether the onset frame and those about the apex are all that the features of a job depend on."""
     return bool(job.frames) and job.apex is not None and settings.apex in ("auto", "annotated")
 
@@ -138,7 +138,7 @@ def load(
         clip = synthetic.make_clip(job.source, job.row, job.column)
         return clip.frames, clip.onset, clip.apex
     if job.frames and job.apex is not None:
-        if pair_only(job, settings) and not whole:
+        if few_frames(job, settings) and not whole:
             wanted = needed(job, settings)
             return read_frames([job.frames[at] for at in wanted]), 0, wanted.index(job.apex)
         return read_frames(job.frames), 0, job.apex
@@ -153,7 +153,7 @@ def cache_key(job: Job, settings: Settings) -> str:
     """SHA-256 over the clip's content and every setting and version its features depend on."""
     if job.source is not None:
         content = f"{job.source} row={job.row} column={job.column} version={synthetic.VERSION}"
-    elif pair_only(job, settings):
+    elif few_frames(job, settings):
         content = "pair " + files_hash([job.frames[at] for at in needed(job, settings)])
     elif job.frames:
         content = f"frames apex={job.apex} " + files_hash(job.frames)
