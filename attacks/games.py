@@ -30,7 +30,7 @@ DIM = 24  # of the gradients: enough to read the scale of the noise off one step
 SIZES = (2, 3, 5, 9, 4, 7, 10)  # clips at the client, the canary included
 RUNS = 16_000  # observed, and as many of the attacker's own
 COHORT = 9  # clients of a game with shares, and the values of its updates
-VALUES = 500
+VALUES = 1000
 
 
 class Steps:

@@ -37,6 +37,18 @@ def test_every_planted_bug_of_the_shares_is_found(name):
     assert finding.score == float(bool(name))
 
 
+def test_chance_alone_loses_no_game_of_shares():
+    """The least of 200,000 rounds with the right variance is no deficit, and three quarters of it are one."""
+    games, size, target = 200_000, 1024, 264_256.0
+    drawn = np.sort(RNG.chisquare(size, games)) * target / size
+
+    def lost(variance):
+        guess = {"variance": variance, "tries": 10, "sample": np.zeros((1, size)), "size": size}
+        return a30_shares.score([guess], [target], RNG).score == 1.0
+
+    assert not lost(drawn[0]) and lost(0.75 * np.median(drawn))
+
+
 def test_noise_at_the_server_is_in_what_it_releases_and_not_in_what_it_sees():
     from scipy.stats import chi2
 
