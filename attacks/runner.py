@@ -52,7 +52,7 @@ SETTINGS: dict[str, Setting] = {
     ),
     "one-clip-pool": replace(WIDE, colluders=4, rounds=7),
     "few-clips-pool": Setting(clips=2, cohort=12, rounds=20, colluders=3),
-    "few-clips": Setting(clips=2, cohort=20, rounds=20),
+    "few-clips": Setting(clips=2, cohort=20, rounds=32),
     "small-sum": Setting(clips=2, cohort=5, rounds=24),
     "weighted": Setting(clips=1, cohort=20, rounds=5, weighted=True),
     "persons": Setting(
@@ -68,7 +68,7 @@ SETTINGS: dict[str, Setting] = {
     ),
     # The sums of exact-ridge. The third has 231,534 numbers a client: few rounds, seconds under ckks.
     "gram-sum": Setting(clips=2, cohort=5, rounds=12, sums=3),
-    "gram": Setting(clips=2, cohort=12, rounds=6, sums=3),
+    "gram": Setting(clips=2, cohort=12, rounds=8, sums=3),
     "moments-sum": Setting(clips=2, cohort=5, rounds=24, sums=2),
     "moments": Setting(clips=2, cohort=20, rounds=10, sums=2),
 }

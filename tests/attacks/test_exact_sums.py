@@ -1,6 +1,7 @@
 """The sums of exact-ridge under attack: attacks win on plain and on the sum, and masks alone stop them."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 pytest.importorskip("torch")
 
 from merveil.attacks import registry
+from merveil.attacks.a25_gram import score_upload
 from merveil.attacks.a26_moments import _read
 from merveil.attacks.runner import SETTINGS, run, try_attack
 from merveil.attacks.scenario import Case, Setting, Task
@@ -56,6 +58,18 @@ def test_an_ideal_mask_brings_the_attack_to_chance(name: str, task: Task) -> Non
     cases = record_sums(task, "plain", SMALL[attack.setting], attack.adversary, seed=2)
     found = run(attack, [noise_in_place_of(case, rng) for case in cases], 2)[1]
     assert found.strict[0] <= found.chance and found.score < 0.4, found
+
+
+def test_what_the_published_sums_tell_is_no_gain_at_a_client() -> None:
+    """Whoever names one clip of the cohort for every client is right once a round, which is chance."""
+    held = {client: np.array([client - 1]) for client in range(1, 7)}
+    truth = SimpleNamespace(held=held, owners=np.array([1, 2, 3, 4, 5, 6, 0, 0, 0, 0]))
+    found = score_upload([{"named": dict.fromkeys(held, 3)}], [truth], np.random.default_rng(0))
+    assert found.score == found.chance == pytest.approx(1 / 6)
+    none = score_upload([{"named": dict.fromkeys(held, 8)}], [truth], np.random.default_rng(0))
+    assert none.score == none.chance == 0
+    missing = score_upload([{"named": {}}], [truth], np.random.default_rng(0))
+    assert missing.score == missing.chance == 0 and missing.n == 6
 
 
 @pytest.mark.parametrize("name", ON_FRAMES)
