@@ -1,0 +1,91 @@
+"""flow-softmax: softmax regression on the mirror-even 4x4 block means of a clip's normalised flow; 75 numbers.
+
+Made for differential privacy, whose noise grows with the square root of the size: nothing is trained that a
+clip and its mirror image would cancel. Mirroring left and right swaps columns and negates u, the last of
+[strain, v, u]; a linear score averaged over both sides sees only the part of the means that stays the same:
+the half-sums of strain and v and the half-differences of u, 24 of 48 numbers. They are taken at unit mean
+square, so every clip is equally strong. No coin, no augmentation: a gradient is a function of the clips.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from merveil.mer.coins import Coins
+from merveil.mer.errors import InputError
+from merveil.mer.models.inputs import channels_first, flow_normalised
+from merveil.mer.models.stacked import Floats, StackedNet, no_more
+
+SIDE = 4  # block means a side, unless told otherwise
+LEAST, MOST = 2, 14
+
+
+def inputs(side: int) -> int:
+    """How many mirror-even block means a clip has: two even channels and an odd one."""
+    return side * (2 * ((side + 1) // 2) + side // 2)
+
+
+class FlowSoftmax(StackedNet):
+    """The stack; `side` block means a side."""
+
+    name = "flow-softmax"
+
+    def __init__(self, shape: tuple[int, int, int], classes: int, side: int = SIDE) -> None:
+        if not LEAST <= side <= MOST:
+            raise InputError(f"flow-softmax: side lies in {LEAST}..{MOST}, not {side}")
+        if shape[2] != 3 or min(shape[:2]) < side:
+            raise InputError(
+                f"flow-softmax reads [strain, v, u] images of at least {side}x{side}, not {shape}"
+            )
+        self.side = side
+        super().__init__(shape, classes, (("last.weight", (classes, inputs(side))), ("last.bias", (classes,))))
+
+    def init(self, seed: int) -> Floats:
+        """Zeros, whatever the seed: the loss is convex."""
+        return np.zeros(self.size, np.float32)
+
+    def prepare(self, x: NDArray[Any]) -> Floats:
+        """uint8 or float [n,h,w,3] -> float32 [n, inputs(side)], of unit mean square."""
+        self.check(x)
+        return self._means(torch.from_numpy(x.astype(np.float32))).numpy()
+
+    def logits(
+        self, params: torch.Tensor, x: torch.Tensor, *, train: bool, generator: Coins | None = None
+    ) -> torch.Tensor:
+        """See StackedNet.logits; the same in training and evaluation."""
+        if x.shape[-3:] == self.shape:
+            x = self._means(x)
+        if x.ndim == 2:
+            x = x.expand(len(params), *x.shape)
+        parts = self.views(params)
+        return torch.baddbmm(parts["last.bias"][:, None], x, parts["last.weight"].transpose(1, 2))
+
+    def _means(self, images: torch.Tensor) -> torch.Tensor:
+        """[..., h, w, 3] -> [..., inputs(side)]; differentiable, except in the place of the median."""
+        maps = channels_first(flow_normalised(images))
+        blocks = functional.adaptive_avg_pool2d(maps.flatten(0, -4) if maps.ndim > 4 else maps, self.side)
+        swapped = blocks.flip(-1)
+        left, middle = self.side // 2, (self.side + 1) // 2
+        even = (blocks + swapped)[..., :2, :, :middle] / 2
+        odd = (blocks - swapped)[..., 2:, :, :left] / 2
+        # A column that stands for two counts twice in the length; the middle one stands for itself.
+        twice = torch.full((middle,), math.sqrt(2.0))
+        twice[left:] = 1.0
+        parts = [(even * twice).flatten(-3), (odd * twice[:left]).flatten(-3)]
+        flat = torch.cat(parts, -1).reshape(*images.shape[:-3], inputs(self.side))
+        return flat / flat.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-6)
+
+
+def make(shape: tuple[int, int, int], classes: int, options: dict[str, Any]) -> FlowSoftmax:
+    """Registry hook."""
+    no_more("flow-softmax", options, ("side",))
+    side = options.get("side", SIDE)
+    try:
+        number = int(side)
+    except (TypeError, ValueError):
+        raise InputError(f"flow-softmax: side is a whole number, not {side!r}") from None
+    return FlowSoftmax(shape, classes, number)
