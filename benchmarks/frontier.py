@@ -1,12 +1,16 @@
 """UF1 against epsilon, client level: 40 and 68 subjects, and simulated 1,000 and 10,000.
 
     python benchmarks/frontier.py [--data F.npz | synthetic:subjects=40,clips=8,seed=0] [--seeds 5] [--json]
+        [--choose]
 
-The model is the smallest that still recognises: softmax regression on 7x7 block means of each clip's
-normalised flow (147 inputs, 444 numbers, 512 on the wire): noise grows with the square root of the size, so a
-larger network starts further back. Each subject is a client; a round is one full-batch gradient a client,
-clipped to norm 1 (its mean over the client's clips), the mean over clients, and a step with momentum at the
-server. Folds hold out whole subjects; no setting was tuned on a private run.
+The model is `flow-softmax` (75 numbers, 128 on the wire): noise grows with the square root of the size, so a
+larger network starts further back. Training is what `merveil evaluate --mode federated --dp` does with it:
+each subject is a client; a round is one full-batch gradient a client (the mean over its clips, all of weight
+one), clipped to norm 1, the mean over clients, and a step of Adam at the server; rate and rounds are those of
+the network's recipe `private`. Folds hold out whole subjects.
+
+--choose repeats how rate and rounds of that recipe were found: nested validation on training people under
+the noise of 40 clients at epsilon 1 and 8 (four outer groups, four inner folds, means over seeds).
 
 Noise is that of `protocols.dp`: its mechanism is solved for the epsilon, delta (below one over the subjects)
 and rounds at the cohort's own honest floor, and `noise_of_mean` is its standard deviation on the mean. It is
@@ -26,8 +30,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from merveil.cli.data import open_data
-from merveil.mer.data.splits import parse_protocol
+from merveil.fl.strategy import Strategy
+from merveil.mer.data.splits import inner_folds, kfold, parse_protocol
 from merveil.mer.metrics import confusion, uf1
+from merveil.mer.models.registry import recipe_for
 from merveil.mer.models.stacked import build
 from merveil.protocols.dp.discrete import solve
 from merveil.protocols.registry import get
@@ -35,16 +41,17 @@ from merveil.protocols.registry import get
 Floats = NDArray[np.float64]
 SUBJECTS = (40, 68, 1_000, 10_000)
 EPSILONS = (1.0, 2.0, 4.0, 8.0, 16.0, 80.0)
-ROUNDS, RATE, MOMENTUM, CLIP = 30, 4.0, 0.8, 1.0
+MODEL, CLIP = "flow-softmax", 1.0
+RECIPE = recipe_for(MODEL, "private")
+CANDIDATES = [(rounds, rate) for rounds in (20, 40, 80) for rate in (5e-3, 1e-2, 2e-2, 5e-2, 1e-1)]
+OUTER = INNER = 4
 
 
 def features(archive: Any) -> Floats:
-    """[n, 148]: 7x7 block means of flow-mlp's prepared image, at unit mean square, and a one."""
+    """[n, inputs + 1]: what the network reads of each clip, and a one."""
     height, width, channels = archive.x.shape[1:]
-    net = build("flow-mlp", channels, height, width, len(archive.classes))
-    blocks = net.prepare(archive.x).reshape(-1, 7, 2, 7, 2, 3).mean((2, 4)).reshape(archive.n, -1)
-    blocks = blocks / np.sqrt((blocks**2).mean(1, keepdims=True) + 1e-12)
-    return np.concatenate([blocks, np.ones((archive.n, 1))], axis=1) / np.sqrt(blocks.shape[1] + 1)
+    read = build(MODEL, channels, height, width, len(archive.classes)).prepare(archive.x)
+    return np.concatenate([read, np.ones((archive.n, 1))], axis=1).astype(np.float64)
 
 
 def gradients(x: Floats, y: NDArray[np.int64], owner: NDArray[np.int64], weights: Floats) -> Floats:
@@ -69,16 +76,19 @@ def train(
     share: Floats,
     noise: float,
     seed: int,
+    rounds: int = RECIPE.epochs,
+    rate: float = RECIPE.lr,
 ) -> Floats:
-    """Weights after ROUNDS rounds; share: of each client in the mean; noise: its deviation a value."""
+    """Weights after the rounds; share: of each client in the mean; noise: its deviation a value."""
     rng = np.random.default_rng([seed, 5])
-    weights = np.zeros((x.shape[1], classes))
-    speed = np.zeros_like(weights)
-    for _ in range(ROUNDS):
-        mean = np.tensordot(share, gradients(x, y, owner, weights), 1)
-        speed = MOMENTUM * speed + mean + noise * rng.normal(size=mean.shape)
-        weights = weights - RATE * speed
-    return weights
+    adam = Strategy("fedadamw", server_lr=rate, tau=1e-8)
+    weights = np.zeros(x.shape[1] * classes)
+    state = adam.start(weights.size)
+    for number in range(rounds):
+        each = gradients(x, y, owner, weights.reshape(-1, classes))
+        mean = np.tensordot(share, each, 1).ravel() + noise * rng.normal(size=weights.size)
+        weights, state = adam.step(weights, -mean, state, number)
+    return weights.reshape(-1, classes)
 
 
 def score(archive: Any, x: Floats, subjects: int | None, noise: float, seed: int) -> float:
@@ -99,11 +109,40 @@ def score(archive: Any, x: Floats, subjects: int | None, noise: float, seed: int
     return float(uf1(matrix))
 
 
-def deviation(dim: int, subjects: int, epsilon: float, scheme: str, delta: float) -> float:
+def deviation(
+    dim: int, subjects: int, epsilon: float, scheme: str, delta: float, rounds: int = RECIPE.epochs
+) -> float:
     """Noise of the mean, a value, of the mechanism that keeps this epsilon; all clients surviving."""
     honest = get(scheme).params(subjects, 1).honest
-    found = solve("skellam", dim, subjects, honest, CLIP, target=epsilon, delta=delta, rounds=ROUNDS, bits=24)
+    found = solve("skellam", dim, subjects, honest, CLIP, target=epsilon, delta=delta, rounds=rounds, bits=24)
     return found.noise_of_mean(subjects)
+
+
+def choose(archive: Any, x: Floats, seeds: int, noise: dict[tuple[int, float], float]) -> list[list[float]]:
+    """Inner scores without each outer group, mean over seeds: [candidate][rounds, rate, epsilons...]."""
+    classes, found = len(archive.classes), []
+    outer = kfold(archive, OUTER, 0)
+    epsilons = sorted({epsilon for _, epsilon in noise})
+    for rounds, rate in CANDIDATES:
+        line = [rounds, rate]
+        for epsilon in epsilons:
+            scores = []
+            for group in range(OUTER):
+                for seed in range(seeds):
+                    matrix = np.zeros((classes, classes), dtype=np.int64)
+                    for number, fold in enumerate(inner_folds(archive, outer[group].train, INNER, group)):
+                        _, owner = np.unique(archive.person[fold.train], return_inverse=True)
+                        share = np.full(owner.max() + 1, 1 / (owner.max() + 1))
+                        weights = train(
+                            x[fold.train], archive.y[fold.train], owner, classes, share,
+                            noise[rounds, epsilon], 1000 * seed + 10 * group + number, rounds, rate,
+                        )  # fmt: skip
+                        guess = (x[fold.test] @ weights).argmax(1)
+                        matrix += confusion(archive.y[fold.test], guess, classes)
+                    scores.append(float(uf1(matrix)))
+            line.append(float(np.mean(scores)))
+        found.append(line)
+    return found
 
 
 def main() -> None:
@@ -113,11 +152,22 @@ def main() -> None:
     parser.add_argument("--scheme", default="secagg")
     parser.add_argument("--delta", type=float, default=1e-5)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--choose", action="store_true", help="the choice of rate and rounds, and no table")
     args = parser.parse_args()
     archive, began = open_data(args.data), time.perf_counter()
     x, people = features(archive), len(archive.persons())
     dim = x.shape[1] * len(archive.classes)
     seeds = range(args.seeds)
+    if args.choose:
+        noise = {
+            (rounds, epsilon): deviation(dim, SUBJECTS[0], epsilon, args.scheme, args.delta, rounds)
+            for rounds in sorted({rounds for rounds, _ in CANDIDATES})
+            for epsilon in (1.0, 8.0)
+        }
+        for rounds, rate, *each in choose(archive, x, args.seeds, noise):
+            told = " ".join(f"{value:.4f}" for value in each)
+            print(f"{rounds:3} rounds, rate {rate:g}: {told} mean {np.mean(each):.4f}", flush=True)
+        return
 
     def row(subjects: int | None, epsilon: float | None, noise: float) -> dict[str, Any]:
         found = [score(archive, x, subjects, noise, seed) for seed in seeds]
@@ -135,7 +185,7 @@ def main() -> None:
             rows.append({**row(drawn, epsilon, noise), "subjects": subjects})
     result = {
         "data": args.data, "clips": archive.n, "people": people, "dim": dim, "delta": args.delta,
-        "rounds": ROUNDS, "scheme": args.scheme, "seeds": args.seeds, "rows": rows,
+        "rounds": RECIPE.epochs, "rate": RECIPE.lr, "scheme": args.scheme, "seeds": args.seeds, "rows": rows,
         "seconds": round(time.perf_counter() - began, 1),
     }  # fmt: skip
     print(json.dumps(result) if args.json else table(result))

@@ -208,8 +208,9 @@ def resolve(*layers: Mapping[str, Any]) -> TrainOptions:
             raise InputError(f"option {name!r} is not known{f'; did you mean {near[0]!r}?' if near else ''}")
     model, strategy = merged.get("model", "ststnet"), merged.get("strategy", "fedadamw")
     own = merged.get("model_options", {})
-    chosen = {**preset(model, strategy, own if isinstance(own, Mapping) else {}), **merged}
-    if merged.get("dp", "none") != "none" and "class_weights" not in merged:
+    private = merged.get("dp", "none") != "none"
+    chosen = {**preset(model, strategy, own if isinstance(own, Mapping) else {}, private), **merged}
+    if private and "class_weights" not in merged:
         chosen["class_weights"] = False  # their count would have no noise
     if merged.get("dp") == "sgd" and "dp_unit" not in merged:
         chosen["dp_unit"] = "clip"  # all that it can protect

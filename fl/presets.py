@@ -44,26 +44,29 @@ _EXACT: dict[str, Any] = {"rounds": 3, "lr": 1.0, "server_lr": 1.0, "update_clip
 _PLAIN_SERVER: dict[str, Any] = {"rounds": 60, "server_lr": 1e-3}
 
 
-def preset(model: str, strategy: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def preset(
+    model: str, strategy: str, options: Mapping[str, Any] | None = None, private: bool = False
+) -> dict[str, Any]:
     """The frozen defaults for one model under one strategy; InputError for an unknown strategy.
 
-    options: the model's own, which may have a recipe of their own.
+    options: the model's own, which may have a recipe of their own; private: with differential privacy, for
+    which a model may have a recipe "private".
     """
     if strategy not in _BY_STRATEGY:
         raise InputError(f"strategy {strategy!r} is not known: use one of {', '.join(_BY_STRATEGY)}")
     if get(model).kind == "exact":
         return _EXACT
-    own, central = _BY_STRATEGY[strategy], _central(model, options or {})
+    own, central = _BY_STRATEGY[strategy], _central(model, options or {}, private)
     if strategy in ("fedavg", "fedprox", "scaffold"):
         return own
     clip = _GRADIENT_CLIP.get(model, own["update_clip"])
     return {**central, **own, "update_clip": clip}
 
 
-def _central(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def _central(model: str, options: Mapping[str, Any], private: bool) -> dict[str, Any]:
     """The server's side of a model's central recipe: its steps as rounds, its optimiser, its loss."""
     recipes = get(model).recipes
-    name = usual_recipe(model, options)
+    name = "private" if private and "private" in recipes else usual_recipe(model, options)
     if name not in recipes or recipes[name].batch is not None:
         return _PLAIN_SERVER
     recipe = recipes[name]

@@ -1,4 +1,4 @@
-"""flow-softmax: softmax regression on the mirror-even 4x4 block means of a clip's normalised flow; 75 numbers.
+"""flow-softmax: softmax regression on mirror-even 4x4 block means of a clip's normalised flow; 75 numbers.
 
 Made for differential privacy, whose noise grows with the square root of the size: nothing is trained that a
 clip and its mirror image would cancel. Mirroring left and right swaps columns and negates u, the last of
@@ -42,7 +42,9 @@ class FlowSoftmax(StackedNet):
                 f"flow-softmax reads [strain, v, u] images of at least {side}x{side}, not {shape}"
             )
         self.side = side
-        super().__init__(shape, classes, (("last.weight", (classes, inputs(side))), ("last.bias", (classes,))))
+        super().__init__(
+            shape, classes, (("last.weight", (classes, inputs(side))), ("last.bias", (classes,)))
+        )
 
     def init(self, seed: int) -> Floats:
         """Zeros, whatever the seed: the loss is convex."""

@@ -23,6 +23,8 @@ FORMS: list[tuple[str, dict[str, Any], int]] = [
     ("dual-inception", {"head": "gap"}, 23_240 + 129 * 3),
     ("featref", {}, 98_123),
     ("compact-transformer", {}, 46_179),
+    ("flow-softmax", {}, 75),
+    ("flow-softmax", {"side": 7}, 234),
 ]
 SMALL = [form for form in FORMS if form[2] < 20_000 or form[0] in ("featref", "compact-transformer")]
 
