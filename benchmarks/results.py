@@ -100,9 +100,9 @@ class Row:
         return [*found, "--out", str(out)]
 
 
-def federated(model: str, *options: str) -> list[Row]:
+def federated(model: str, *options: str, seeds: tuple[int, ...] = SEEDS) -> list[Row]:
     """A model's federated lines: subjects in the clear."""
-    return [Row(model, options, "federated", "subject", "plain")]
+    return [Row(model, options, "federated", "subject", "plain", seeds=seeds)]
 
 
 def every_scheme(model: str, protocol: str = "loso", rounds: int | None = None) -> list[Row]:
@@ -123,12 +123,14 @@ def rows() -> list[Row]:
     small = [
         Row("flow-mlp"),
         Row("flow-mlp", ("augment=false", "epochs=300")),
+        Row("flow-softmax", seeds=one),  # convex, from zero, without coins: no seed has a part in it
         Row("ensemble"),
         Row("ststnet"),
         Row("compact-transformer"),
     ]
     small += [Row("ststnet", ("norm=batch",), recipe="batch-norm"), Row("off-apexnet", ("head=gap",))]
     small += every_scheme("ststnet", "kfold:5", 20) + every_scheme("flow-mlp", "kfold:5", 5)
+    small += every_scheme("flow-softmax", "kfold:5") + federated("flow-softmax", seeds=one)
     small += federated("ststnet") + federated("flow-mlp") + federated("compact-transformer")
     wide = [Row("rcn"), Row("rcn", ("norm=batch",), recipe="batch-norm")]
     wide += [Row("dual-inception", ("head=gap",)), Row("featref")]
@@ -138,13 +140,17 @@ def rows() -> list[Row]:
 
 
 def private() -> list[Row]:
-    """The smallest network with differential privacy: noise of a trusted server, of the clients, in steps."""
-    start = Row("ststnet", (), "federated", "subject", "plain")
-    found = [replace(start, dp="central", epsilon=epsilon) for epsilon in (8, 80)]
-    found += [
-        replace(start, scheme="secagg", dp="distributed", epsilon=epsilon, seeds=(0,)) for epsilon in (8, 80)
-    ]
-    return [*found, replace(start, dp="sgd", epsilon=8, seeds=(0,))]
+    """Two networks with differential privacy: noise of a trusted server, of the clients, in steps."""
+    one, found = (0,), []
+    for model, epsilons, distributed in (("flow-softmax", (1, 8), (1, 8)), ("ststnet", (8, 80), (8,))):
+        start = Row(model, (), "federated", "subject", "plain")
+        found += [replace(start, dp="central", epsilon=epsilon) for epsilon in epsilons]
+        found += [
+            replace(start, scheme="secagg", dp="distributed", epsilon=epsilon, seeds=one)
+            for epsilon in distributed
+        ]
+        found.append(replace(start, dp="sgd", epsilon=8, seeds=one))
+    return found
 
 
 def missing(cache: Path, seeds: tuple[int, ...], only: str) -> list[tuple[Row, int]]:
