@@ -296,9 +296,9 @@ def ablation(lines: list[dict[str, Any]], archive: Any) -> str:
         if one not in central or two not in central:
             continue
         first, second = central[one], central[two]
-        seeds = [len(line["row"].seeds) == 1 for line in (first, second)]
+        seedless = [len(line["row"].seeds) == 1 for line in (first, second)]
         runs = [list(first["runs"]), list(second["runs"])]
-        if not any(seeds):
+        if not any(seedless):
             both = [s for s in first["seeds"] if s in second["seeds"]]
             runs = [[ln["runs"][ln["seeds"].index(s)] for s in both] for ln in (first, second)]
         count = max(map(len, runs))
@@ -362,8 +362,8 @@ Half-widths are about .08, so only paired differences mean anything."""
 SECURE_HEAD = """Lines on *kfold:5* are five folds and fewer rounds than the frozen number: they compare
 schemes, are no scores, and stand in no other table."""
 
-PRIVATE_HEAD = """40 clients of one person each, delta 0.001, clip 1, all options frozen with the networks, class
-weights left out (a count without noise). *central*: a trusted server adds the noise; *distributed*: the
+PRIVATE_HEAD = """40 clients of one person each, delta 0.001, clip 1, all options frozen with the networks,
+class weights left out (a count without noise). *central*: a trusted server adds the noise; *distributed*: the
 clients do, and nobody sees a sum without it; *sgd*: each client's own steps have it, which protects single
 clips. The guarantee is about each fold's model by itself. Noise grows with the model's size: `flow-softmax`
 was made for it ([how, and what was chosen](models.md#flow-softmax-the-network-for-noise)), `ststnet` was
