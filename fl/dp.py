@@ -21,6 +21,7 @@ from merveil.fl.aggregator import Aggregate, SecureAggregator
 from merveil.fl.dp_ledger import RELATION, Budget, BudgetSpent
 from merveil.fl.options import TrainOptions
 from merveil.mer.errors import InputError
+from merveil.mer.models.registry import get
 from merveil.protocols.dp.accountant import epsilon
 from merveil.protocols.dp.discrete import Charged, Mechanism, solve
 from merveil.protocols.errors import LocalError
@@ -109,6 +110,32 @@ def stretched(options: TrainOptions, mechanism: Mechanism, budget: Budget) -> st
         f"the budget was used before: {_paid(options, budget)}; the noise is {factor:.3g} times that of a "
         "first training"
     )
+
+
+DROWNED = 3.0  # from so many times the longest mean update on, a run says how long its noise is
+
+
+def noise_to_clip(mechanism: Mechanism) -> float:
+    """2-norm of the noise of a mean of all clients over that of the longest mean update there can be."""
+    return mechanism.noise_of_mean(mechanism.cohort) * math.sqrt(mechanism.dim) / mechanism.norm_clip
+
+
+def drowned(options: TrainOptions, mechanism: Mechanism) -> str:
+    """One line for the log of a training whose noise is much longer than its updates can be; else empty."""
+    ratio = noise_to_clip(mechanism)
+    if ratio < DROWNED:
+        return ""
+    smaller = "" if "private" in get(options.model).recipes else "a smaller network (flow-softmax), "
+    return (
+        f"the noise of a round is {ratio:.2g} times as long as the longest mean update of {mechanism.cohort} "
+        f"clients over {mechanism.dim:,} parameters can be: expect to lose recognition; {smaller}more "
+        "clients or a larger epsilon help (`merveil privacy`)"
+    )
+
+
+def remarks(options: TrainOptions, mechanism: Mechanism, budget: Budget) -> list[str]:
+    """What a new training says about its noise before it begins."""
+    return [said for said in (stretched(options, mechanism, budget), drowned(options, mechanism)) if said]
 
 
 class PrivateAggregator:
@@ -204,6 +231,7 @@ def report(options: TrainOptions, mechanism: Mechanism, budget: Budget) -> dict[
         "uploads": budget.uploads,
         "noise": mechanism.kind,
         "noise_multiplier": release.multiplier,
+        "noise_to_clip": noise_to_clip(mechanism),
         "norm_clip": mechanism.norm_clip,
         "honest_shares": mechanism.honest,
         "clients": mechanism.cohort,

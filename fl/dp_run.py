@@ -72,12 +72,12 @@ def _present(path: Path, before: Mapping[str, Any] | None) -> None:
         )
 
 
-def note(options: TrainOptions, federation: "Federation") -> str:
-    """What a new run is to say of a budget of sums that was used before; empty where it was not."""
+def remarks(options: TrainOptions, federation: "Federation") -> list[str]:
+    """What a new run is to say of its noise on sums and of a budget that was used before."""
     if not options.noisy_sums:
-        return ""
+        return []
     own = federation.private[0]
-    return dp.stretched(options, own.mechanism, own.budget)
+    return dp.remarks(options, own.mechanism, own.budget)
 
 
 def figures(options: TrainOptions, federation: "Federation") -> dict[str, Any] | None:

@@ -75,8 +75,8 @@ def train(
             if before is None:
                 values = {"data": source, **options.as_dict()}
                 folder.write_config(config_toml(values))
-                if note := dp_run.note(options, federation):
-                    log.warn(note)
+                for remark in dp_run.remarks(options, federation):
+                    log.warn(remark)
             elif before["status"] == FINISHED:
                 log.info(f"{folder.path} is finished already")
                 return _result(folder, options, federation.layout.size, started)

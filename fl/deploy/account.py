@@ -4,7 +4,7 @@ Guarantee: every upload that the server asked for is in the file before it is as
 upper bound of what any site paid under this server. No site relies on it: each keeps its own (`private`).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,13 @@ PARTICIPATION = "every site in every upload that the server asked for; a site th
 
 
 class Account:
-    """mechanism: of every round of the run. budget: of the federation, as the server counts it. note: for the
-    log, where a new run begins on a budget that was used before."""
+    """mechanism: of every round of the run. budget: of the federation, as the server counts it. remarks: for
+    the log, where a new run begins."""
 
-    def __init__(self, options: TrainOptions, mechanism: Mechanism, budget: Budget, note: str = "") -> None:
-        self.options, self.mechanism, self.budget, self.note = options, mechanism, budget, note
+    def __init__(
+        self, options: TrainOptions, mechanism: Mechanism, budget: Budget, remarks: Sequence[str] = ()
+    ) -> None:
+        self.options, self.mechanism, self.budget, self.remarks = options, mechanism, budget, remarks
         self._release = mechanism.release()
 
     def afford(self) -> None:
@@ -79,4 +81,4 @@ def account(
             yield Account(options, dp.from_json(told["mechanism"]), budget)
             return
         mechanism = dp.mechanism_for(options, dim, members, budget)
-        yield Account(options, mechanism, budget, dp.stretched(options, mechanism, budget))
+        yield Account(options, mechanism, budget, dp.remarks(options, mechanism, budget))

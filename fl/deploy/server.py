@@ -120,8 +120,8 @@ class Server:
                 folder.write_manifest({**manifest, "status": RUNNING})
                 if self._account is not None:
                     self._log.info(f"guarantee: {self._account.sentence()}")
-                    if self._account.note:
-                        self._log.warn(self._account.note)
+                    for remark in self._account.remarks:
+                        self._log.warn(remark)
                 return asyncio.run(self._serve(folder, manifest))
 
     # Tasks

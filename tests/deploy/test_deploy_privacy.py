@@ -246,6 +246,7 @@ def test_budgets_outlive_a_training(noisy: Any) -> None:
     factor = privacy["noise_multiplier"] / usual.release().multiplier
     assert privacy["uploads"] == 4 and privacy["epsilon"] <= 8 and 1 < factor < 2
     assert f"the noise is {factor:.3g} times that of a first training" in found.log()
+    assert f"the noise of a round is {privacy['noise_to_clip']:.2g} times as long" in found.log()
     assert [uploads(home) for home in found.homes] == [3] * 5
     shutil.rmtree(found.settings.run)
     with pytest.raises(

@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 
 from merveil.fl.clients import parse_clients, partition
-from merveil.fl.dp import PrivateAggregator, federation_id, from_json, mechanism_for, stretched, to_json
+from merveil.fl.dp import (
+    DROWNED,
+    PrivateAggregator,
+    drowned,
+    federation_id,
+    from_json,
+    mechanism_for,
+    noise_to_clip,
+    report,
+    stretched,
+    to_json,
+)
 from merveil.fl.dp_ledger import Budget, BudgetSpent
 from merveil.fl.driver import Federation, Run
 from merveil.fl.evaluate import federated_predictions
@@ -245,6 +256,32 @@ def test_a_training_on_a_used_budget_says_the_factor(tmp_path, linear, small):
     assert "the budget was used before: 1 uploads cost epsilon" in log
     assert "times that of a first training" in log
     assert "used before" not in (tmp_path / "a" / "log.txt").read_text()
+
+
+def test_a_training_says_when_its_noise_drowns_the_updates(tmp_path, linear, small):
+    """The figure is that of the noise itself, once, and only from DROWNED on."""
+    loud = options(scheme="plain", rounds=1, epsilon=0.5)
+    budget = Budget(None, "f", 0.5, 1e-3)
+    mechanism = mechanism_for(loud, 75, 40, budget)
+    drawn = [
+        PrivateAggregator("plain", mechanism, Budget(None, "f", math.inf, 1e-3)).mean(
+            [np.zeros(75)] * 40, model_hash=bytes([i]) * 32
+        )
+        for i in range(4)
+    ]
+    seen = np.mean([np.linalg.norm(one.value) for one in drawn])
+    assert noise_to_clip(mechanism) == pytest.approx(seen, rel=0.25)
+    assert report(loud, mechanism, budget)["noise_to_clip"] == noise_to_clip(mechanism) > DROWNED
+    assert "a smaller network (flow-softmax)" in drowned(loud, mechanism)
+    small_model = resolve({**loud.as_dict(), "model": "flow-softmax"})
+    assert "flow-softmax" not in drowned(small_model, mechanism) and "epsilon" in drowned(
+        small_model, mechanism
+    )
+    quiet = plan("gaussian", 75, 4000, 1, 1.0, 2.0, central=True)
+    assert drowned(loud, quiet) == "" and noise_to_clip(quiet) < DROWNED
+    train(small, "s", loud, Target(tmp_path / "a"), QUIET)
+    log = (tmp_path / "a" / "log.txt").read_text()
+    assert log.count("times as long as the longest mean update") == 1
 
 
 def test_training_stops_before_epsilon_is_exceeded_and_resumes_on_its_own_mechanism(
