@@ -38,6 +38,8 @@ TRAININGS: tuple[tuple[str, dict[str, Any], str, int], ...] = (
     ("off-apexnet", {}, "fedadamw", 3),
     ("dual-inception", {"head": "gap"}, "fedadamw", 10),
     ("featref", {}, "fedadamw", 8),
+    ("flow-softmax", {}, "fedadamw", 40),
+    ("flow-softmax", {}, "fedavg", 30),
 )
 GAP = 10
 LATER = 20  # honest rounds before the later of the SEER models

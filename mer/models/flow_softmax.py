@@ -75,8 +75,7 @@ class FlowSoftmax(StackedNet):
         even = (blocks + swapped)[..., :2, :, :middle] / 2
         odd = (blocks - swapped)[..., 2:, :, :left] / 2
         # A column that stands for two counts twice in the length; the middle one stands for itself.
-        twice = torch.full((middle,), math.sqrt(2.0))
-        twice[left:] = 1.0
+        twice = torch.tensor([math.sqrt(2.0)] * left + [1.0] * (middle - left))
         parts = [(even * twice).flatten(-3), (odd * twice[:left]).flatten(-3)]
         flat = torch.cat(parts, -1).reshape(*images.shape[:-3], inputs(self.side))
         return flat / flat.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-6)

@@ -11,9 +11,14 @@ if TYPE_CHECKING:
 SYNTHETIC = "synthetic"
 
 
+def is_drawn(source: str) -> bool:
+    """Whether this names the synthetic source and no file of that name."""
+    return source.partition(":")[0] == SYNTHETIC and not Path(source).exists()
+
+
 def open_data(source: str) -> "Archive":
     """Load F.npz, or make `synthetic[:subjects=24,clips=8,seed=0]`. InputError names the first fault."""
-    if source.partition(":")[0] == SYNTHETIC and not Path(source).exists():
+    if is_drawn(source):
         from merveil.mer.data.synthetic import parse_source, synthetic_archive
 
         made = parse_source(source)

@@ -8,16 +8,19 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any
 
 from merveil.cli import OK, print_json, say
+from merveil.cli.data import is_drawn, open_data
 from merveil.cli.outputs import check_free, result_folder
 from merveil.cli.settings import PRIVACY, Settings, add_options, resolve
 from merveil.mer.errors import InputError
 
 HELP = "honest scores: held-out people, pooled counts, intervals, baselines"
+DRAWN = "drawn clips: the score says that the pipeline works, not how well it reads people"
 FILES = ("result.json", "predictions.csv", "config.toml")
 
 
@@ -31,15 +34,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from merveil.mer.data.archive import load_archive
-
     started = perf_counter()
     settings = resolve(args)
     _check_names(settings)
     out = Path(settings["out"]) if settings.get("out") else None
     if out is not None:
         check_free(out, args.force)
-    archive = load_archive(settings["data"])
+    archive = open_data(settings["data"])
+    if is_drawn(settings["data"]):
+        archive = replace(archive, notices=(*archive.notices, DRAWN))
     for notice in archive.notices:
         say(f"note: {settings['data']}: {notice}")
     if out is None:

@@ -60,7 +60,7 @@ class Settings:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What a configuration file may also hold; nothing has a default here, so that the file counts."""
     add = parser.add_argument
-    add("--data", metavar="F.npz", help="the archive")
+    add("--data", metavar="F.npz", help="the archive, or synthetic[:subjects=24,clips=8,seed=0]")
     add("--protocol", metavar="loso|kfold:K", help="how people are held out (default loso)")
     add(
         "--mode",

@@ -406,3 +406,14 @@ def test_an_interrupt_inside_a_librarys_exec_ends_with_130_too(tmp_path: Path) -
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
     run = subprocess.run([sys.executable, "-m", "interrupted"], env=env, capture_output=True, text=True)
     assert run.returncode == 130 and "interrupted" in run.stderr, run.stderr
+
+
+def test_drawn_clips_are_scored_and_called_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+    source = "synthetic:subjects=6,clips=4,seed=0"
+    assert main(["evaluate", "--data", source, "--model", "kernel-ridge", "--json"]) == 0
+    told = capsys.readouterr()
+    found = json.loads(told.out)
+    assert (found["clips"], found["subjects"], list(found["per_dataset"])) == (24, 6, ["synthetic"])
+    assert any("drawn clips" in notice for notice in found["notices"]) and "drawn clips" in told.err
+    assert main(["evaluate", "--data", "synthetic:people=6", "--model", "kernel-ridge"]) == 2
+    assert "people" in capsys.readouterr().err
