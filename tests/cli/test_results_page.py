@@ -1,4 +1,4 @@
-"""docs/results.md as benchmarks/results.py makes it: cells run by the command, and what the page says of them."""
+"""docs/results.md as benchmarks/results.py makes it: cells by the command, and what the page says of them."""
 
 import json
 import sys
