@@ -376,15 +376,17 @@ difference may be luck."""
 
 TAIL = """## Read this before quoting
 
-The normalisation, registration and settings of `exact-ridge` and `flow-mlp` come from a search made before
-this project on the same two datasets, which looked at scores of held-out people: expect one or two points
-less on new people; `flow-softmax` takes over the normalisation. Here, too, LOSO scores were looked at: five forms of the registration (.796 to .811; kept
-was the rule fixed beforehand, the largest site), and the sharpness with which `exact-ridge` spreads its
-probabilities, which changes no label but its confidences and its weight in `ensemble`. The networks'
-recipes, and how many configurations were looked at for each, are in
-`mer/models/registry.py`. The published rows train and test on three datasets, so their *full* column is not
-comparable with ours; their SMIC and CASME II columns are nearest, with a larger training pool than here.
-Registration assumes that the site of a new person is known; `--set register=false` does without, and
-nested validation afterwards [does not bear it out](models.md#exact-ridge-three-sums-instead-of-rounds). The
-mirror of `exact-ridge`, `augment` and the steps of `flow-mlp`, and the size and steps of `flow-softmax` (with
-noise and without), were chosen by nested validation on training people, with everything else as it stood, before a LOSO score with them was seen."""
+The normalisation, registration and settings of `exact-ridge` and `flow-mlp` come from a search made
+before this project on the same two datasets, which looked at scores of held-out people: expect one or two
+points less on new people; `flow-softmax` takes over the normalisation. Here, too, LOSO scores were looked
+at: five forms of the registration (.796 to .811; kept was the rule fixed beforehand, the largest site),
+and the sharpness with which `exact-ridge` spreads its probabilities, which changes no label but its
+confidences and its weight in `ensemble`. The networks' recipes, and how many configurations were looked
+at for each, are in `mer/models/registry.py`. The published rows train and test on three datasets, so
+their *full* column is not comparable with ours; their SMIC and CASME II columns are nearest, with a
+larger training pool than here. Registration assumes that the site of a new person is known; `--set
+register=false` does without, and nested validation afterwards [does not bear it
+out](models.md#exact-ridge-three-sums-instead-of-rounds). The mirror of `exact-ridge`, `augment` and the
+steps of `flow-mlp`, and the size and steps of `flow-softmax` (with noise and without), were chosen by
+nested validation on training people, with everything else as it stood, before a LOSO score with them was
+seen."""
