@@ -162,13 +162,9 @@ def prepared(net: StackedNet, archive: "Archive", apex_jitter: float) -> tuple[F
     Second: how many such images a clip has after the clips, 0 where the chance is 0; version v of clip i is
     at n + i * versions + v. InputError where they are wanted and the archive has none.
     """
-    if not apex_jitter:
+    archive.check_near(apex_jitter)
+    if not apex_jitter or archive.near is None:
         return net.prepare(archive.x), 0
-    if archive.near is None:
-        raise InputError(
-            "apex_jitter needs images from frames near the apex, and this archive has none: prepare it with "
-            "--apex-jitter 2 or so, or leave apex_jitter at 0"
-        )
     near = archive.near.reshape(-1, *archive.x.shape[1:])
     return net.prepare(np.concatenate([archive.x, near])), archive.near.shape[1]
 

@@ -147,6 +147,8 @@ def _policy(member: Member, welcome: Message, archive: Any) -> tuple[str, None]:
     data = work.data
     if archive is not None and (archive.x.shape[1:], archive.classes) != (data.shape, data.classes):
         raise LocalError(f"this site's clips are not of the federation's shape {data.shape} and classes")
+    if archive is not None:
+        archive.check_near(work.options.apex_jitter)
     noise = ""
     if mechanism is not None:
         left = private.rounds_left(member, mechanism)

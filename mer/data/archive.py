@@ -69,6 +69,14 @@ class Archive:
         """The clip's full name, "<dataset>/<subject>/<clip>", for messages."""
         return f"{self.dataset[i]}/{self.subject[i]}/{self.clip[i]}"
 
+    def check_near(self, apex_jitter: float) -> None:
+        """InputError where a training wants images near the apex and the archive has none."""
+        if apex_jitter and self.near is None:
+            raise InputError(
+                "apex_jitter needs images from frames near the apex, and this archive has none: prepare it "
+                "with --apex-jitter 2 or so, or leave apex_jitter at 0"
+            )
+
     @cached_property
     def digests(self) -> tuple[bytes, ...]:
         """SHA-256 of each clip's pixels; -0.0 counts as 0.0, so that equal images have equal digests."""

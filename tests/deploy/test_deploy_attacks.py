@@ -380,6 +380,19 @@ def test_check_passes_and_writes_nothing(world: Any) -> None:
     found.finish()
 
 
+def test_check_says_beforehand_that_frames_near_the_apex_are_missing(world: Any) -> None:
+    found = world(rounds=1, apex_jitter=0.5)
+    found.start_server()
+    told = checks(found)["policy"]
+    assert not told.ok and "this archive has none: prepare it with --apex-jitter" in told.text
+    archive = found.archives[0]
+    filmed = replace(archive, near=np.repeat(archive.x[:, None], 2, 1))
+    assert checks(found, archive=filmed)["policy"].ok
+    found.archives = [replace(a, near=np.repeat(a.x[:, None], 2, 1)) for a in found.archives]
+    everyone(found)
+    found.finish()
+
+
 def test_a_member_takes_part_from_one_process(world: Any) -> None:
     found = world(rounds=1)
     found.start_server()
