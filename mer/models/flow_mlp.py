@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.nn import functional
 
 from merveil.mer.coins import Coins, generator
 from merveil.mer.errors import InputError
-from merveil.mer.models.inputs import channels_first, flow_normalised
-from merveil.mer.models.stacked import Floats, StackedNet, no_more
+from merveil.mer.models.inputs import channels_first
+from merveil.mer.models.means import MeansNet, block_means
+from merveil.mer.models.stacked import Floats, no_more
 
 SIDE = 14  # block means a side
 DROP_INPUT, DROP_HIDDEN = 0.2, 0.5
@@ -26,7 +26,7 @@ SHIFT, STRETCH, GAIN = 1.0, 0.1, 0.2  # augmentation: cells of the 14x14 means, 
 MOST_TURN = 45.0  # degrees
 
 
-class FlowMLP(StackedNet):
+class FlowMLP(MeansNet):
     """The stack; `hidden` units. augment: each clip is shifted, stretched and scaled anew at each step.
 
     rotate: degrees by which it is turned at most as well, with its flow vectors; needs augment.
@@ -70,19 +70,11 @@ class FlowMLP(StackedNet):
                 parts.append(draw.uniform(-1, 1, shape).astype(np.float32) / np.float32(math.sqrt(fan)))
         return np.concatenate([p.ravel() for p in parts])
 
-    def prepare(self, x: NDArray[Any]) -> Floats:
-        """uint8 or float [n,h,w,3] -> float32 [n, 588]: block means [14,14,3] of the normalised image."""
-        self.check(x)
-        return self._means(torch.from_numpy(x.astype(np.float32))).numpy()
-
     def logits(
         self, params: torch.Tensor, x: torch.Tensor, *, train: bool, generator: Coins | None = None
     ) -> torch.Tensor:
         """See StackedNet.logits; in evaluation the mean of the scores of the clip and its mirror image."""
-        if x.shape[-3:] == self.shape:
-            x = self._means(x)
-        if x.ndim == 2:
-            x = x.expand(len(params), *x.shape)
+        x = self._rows(params, x)
         if not train:
             return (self._scores(params, x, None) + self._scores(params, self._mirrored(x), None)) / 2
         if generator is not None:
@@ -104,9 +96,8 @@ class FlowMLP(StackedNet):
         return torch.baddbmm(parts["last.bias"][:, None], units, parts["last.weight"].transpose(1, 2))
 
     def _means(self, images: torch.Tensor) -> torch.Tensor:
-        """[..., h, w, 3] -> [..., 588]; differentiable, except in the place of the median."""
-        maps = channels_first(flow_normalised(images))
-        blocks = functional.adaptive_avg_pool2d(maps.flatten(0, -4) if maps.ndim > 4 else maps, SIDE)
+        """[..., h, w, 3] -> [..., 588], the channels of a cell side by side."""
+        blocks = block_means(images, SIDE)
         return blocks.transpose(-3, -2).transpose(-2, -1).reshape(*images.shape[:-3], self.inputs)
 
     def _mirrored(self, x: torch.Tensor) -> torch.Tensor:

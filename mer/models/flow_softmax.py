@@ -12,13 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch.nn import functional
 
 from merveil.mer.coins import Coins
 from merveil.mer.errors import InputError
-from merveil.mer.models.inputs import channels_first, flow_normalised
-from merveil.mer.models.stacked import Floats, StackedNet, no_more
+from merveil.mer.models.means import MeansNet, block_means
+from merveil.mer.models.stacked import Floats, no_more
 
 SIDE = 4  # block means a side, unless told otherwise
 LEAST, MOST = 2, 14
@@ -29,7 +27,7 @@ def inputs(side: int) -> int:
     return side * (2 * ((side + 1) // 2) + side // 2)
 
 
-class FlowSoftmax(StackedNet):
+class FlowSoftmax(MeansNet):
     """The stack; `side` block means a side."""
 
     name = "flow-softmax"
@@ -50,26 +48,16 @@ class FlowSoftmax(StackedNet):
         """Zeros, whatever the seed: the loss is convex."""
         return np.zeros(self.size, np.float32)
 
-    def prepare(self, x: NDArray[Any]) -> Floats:
-        """uint8 or float [n,h,w,3] -> float32 [n, inputs(side)], of unit mean square."""
-        self.check(x)
-        return self._means(torch.from_numpy(x.astype(np.float32))).numpy()
-
     def logits(
         self, params: torch.Tensor, x: torch.Tensor, *, train: bool, generator: Coins | None = None
     ) -> torch.Tensor:
         """See StackedNet.logits; the same in training and evaluation."""
-        if x.shape[-3:] == self.shape:
-            x = self._means(x)
-        if x.ndim == 2:
-            x = x.expand(len(params), *x.shape)
-        parts = self.views(params)
-        return torch.baddbmm(parts["last.bias"][:, None], x, parts["last.weight"].transpose(1, 2))
+        parts, rows = self.views(params), self._rows(params, x)
+        return torch.baddbmm(parts["last.bias"][:, None], rows, parts["last.weight"].transpose(1, 2))
 
     def _means(self, images: torch.Tensor) -> torch.Tensor:
-        """[..., h, w, 3] -> [..., inputs(side)]; differentiable, except in the place of the median."""
-        maps = channels_first(flow_normalised(images))
-        blocks = functional.adaptive_avg_pool2d(maps.flatten(0, -4) if maps.ndim > 4 else maps, self.side)
+        """[..., h, w, 3] -> [..., inputs(side)], of unit mean square."""
+        blocks = block_means(images, self.side)
         swapped = blocks.flip(-1)
         left, middle = self.side // 2, (self.side + 1) // 2
         even = (blocks + swapped)[..., :2, :, :middle] / 2
@@ -85,8 +73,6 @@ def make(shape: tuple[int, int, int], classes: int, options: dict[str, Any]) -> 
     """Registry hook."""
     no_more("flow-softmax", options, ("side",))
     side = options.get("side", SIDE)
-    try:
-        number = int(side)
-    except (TypeError, ValueError):
-        raise InputError(f"flow-softmax: side is a whole number, not {side!r}") from None
-    return FlowSoftmax(shape, classes, number)
+    if not str(side).isdecimal():
+        raise InputError(f"flow-softmax: side is a whole number, not {side!r}")
+    return FlowSoftmax(shape, classes, int(side))

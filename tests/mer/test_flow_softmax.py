@@ -91,6 +91,8 @@ def test_training_learns_and_the_seed_has_no_part_in_it() -> None:
         (3, 28, {"side": 1}, r"2\.\.14"),
         (3, 28, {"side": 15}, r"2\.\.14"),
         (3, 28, {"side": "wide"}, "whole number"),
+        (3, 28, {"side": 4.5}, "whole number"),
+        (3, 28, {"side": True}, "whole number"),
         (3, 28, {"hidden": 3}, "flow-softmax"),
     ],
 )
