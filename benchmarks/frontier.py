@@ -24,13 +24,14 @@ subjects would teach is not in these figures: they are what less noise buys, not
 import argparse
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from merveil.cli.data import open_data
-from merveil.fl.strategy import Strategy
+from merveil.fl.options import resolve
 from merveil.mer.data.splits import inner_folds, kfold, parse_protocol
 from merveil.mer.metrics import confusion, uf1
 from merveil.mer.models.registry import recipe_for
@@ -81,7 +82,7 @@ def train(
 ) -> Floats:
     """Weights after the rounds; share: of each client in the mean; noise: its deviation a value."""
     rng = np.random.default_rng([seed, 5])
-    adam = Strategy("fedadamw", server_lr=rate, tau=1e-8)
+    adam = resolve({"model": MODEL, "rounds": rounds, "server_lr": rate}).server()
     weights = np.zeros(x.shape[1] * classes)
     state = adam.start(weights.size)
     for number in range(rounds):
@@ -93,17 +94,35 @@ def train(
 
 def score(archive: Any, x: Floats, subjects: int | None, noise: float, seed: int) -> float:
     """UF1 of held-out people, five folds of subjects; subjects None: every training subject once."""
-    classes, folds = len(archive.classes), parse_protocol("kfold:5").folds(archive, seed)
+    folds = parse_protocol("kfold:5").folds(archive, seed)
+
+    def share(number: int, clients: int) -> Floats:
+        even = np.full(clients, 1 / clients)
+        if subjects is None:
+            return even
+        return np.random.default_rng([seed, number, subjects]).multinomial(subjects, even) / subjects
+
+    return pooled(archive, x, folds, noise, 100 * seed, share=share)
+
+
+def pooled(
+    archive: Any,
+    x: Floats,
+    folds: list[Any],
+    noise: float,
+    first: int,
+    settings: tuple[int, float] = (RECIPE.epochs, RECIPE.lr),
+    share: Callable[[int, int], Floats] = lambda number, clients: np.full(clients, 1 / clients),
+) -> float:
+    """UF1 from counts pooled over folds; fold i draws its noise from seed first + i. settings: rounds, rate;
+    share: of (fold, clients), each client's part in the mean [clients]."""
+    classes = len(archive.classes)
     matrix = np.zeros((classes, classes), dtype=np.int64)
     for number, fold in enumerate(folds):
         _, owner = np.unique(archive.person[fold.train], return_inverse=True)
-        clients = int(owner.max()) + 1
-        share = np.full(clients, 1 / clients)
-        if subjects is not None:
-            rng = np.random.default_rng([seed, number, subjects])
-            share = rng.multinomial(subjects, share) / subjects
+        part = share(number, int(owner.max()) + 1)
         weights = train(
-            x[fold.train], archive.y[fold.train], owner, classes, share, noise, 100 * seed + number
+            x[fold.train], archive.y[fold.train], owner, classes, part, noise, first + number, *settings
         )
         matrix += confusion(archive.y[fold.test], (x[fold.test] @ weights).argmax(1), classes)
     return float(uf1(matrix))
@@ -119,30 +138,24 @@ def deviation(
 
 
 def choose(archive: Any, x: Floats, seeds: int, noise: dict[tuple[int, float], float]) -> list[list[float]]:
-    """Inner scores without each outer group, mean over seeds: [candidate][rounds, rate, epsilons...]."""
-    classes, found = len(archive.classes), []
-    outer = kfold(archive, OUTER, 0)
+    """Inner scores without each outer group, mean over them and seeds: [candidate][rounds, rate, epsilons].
+
+    noise: its deviation a value, of (rounds, epsilon).
+    """
+    inner = [
+        inner_folds(archive, fold.train, INNER, group) for group, fold in enumerate(kfold(archive, OUTER, 0))
+    ]
+
+    def mean(rounds: int, rate: float, epsilon: float) -> float:
+        scores = [
+            pooled(archive, x, folds, noise[rounds, epsilon], 1000 * seed + 10 * group, (rounds, rate))
+            for group, folds in enumerate(inner)
+            for seed in range(seeds)
+        ]
+        return float(np.mean(scores))
+
     epsilons = sorted({epsilon for _, epsilon in noise})
-    for rounds, rate in CANDIDATES:
-        line = [rounds, rate]
-        for epsilon in epsilons:
-            scores = []
-            for group in range(OUTER):
-                for seed in range(seeds):
-                    matrix = np.zeros((classes, classes), dtype=np.int64)
-                    for number, fold in enumerate(inner_folds(archive, outer[group].train, INNER, group)):
-                        _, owner = np.unique(archive.person[fold.train], return_inverse=True)
-                        share = np.full(owner.max() + 1, 1 / (owner.max() + 1))
-                        weights = train(
-                            x[fold.train], archive.y[fold.train], owner, classes, share,
-                            noise[rounds, epsilon], 1000 * seed + 10 * group + number, rounds, rate,
-                        )  # fmt: skip
-                        guess = (x[fold.test] @ weights).argmax(1)
-                        matrix += confusion(archive.y[fold.test], guess, classes)
-                    scores.append(float(uf1(matrix)))
-            line.append(float(np.mean(scores)))
-        found.append(line)
-    return found
+    return [[rounds, rate, *(mean(rounds, rate, e) for e in epsilons)] for rounds, rate in CANDIDATES]
 
 
 def main() -> None:
